@@ -1,0 +1,209 @@
+"""Every error and warning of the package, in one tree.
+
+.. code-block:: text
+
+    StreamingError
+    ├── ArgumentError                  an argument that cannot be meant
+    ├── SourceError                    the data cannot be read as asked
+    │   ├── MissingFileError
+    │   ├── CorruptFileError
+    │   ├── SchemaError                column, type or shape other than expected
+    │   ├── CategoryError              a level that is not in the categories
+    │   ├── MissingValueError          null or NaN
+    │   ├── PrecisionError             integers too large for the floating type
+    │   ├── TransformError             the user's transform failed or broke its contract
+    │   ├── RowCountError              the rows streamed are not N
+    │   └── ConsumedIteratorError      an iterator can be read only once
+    ├── PlaceholderError               batches and pm.Data do not fit together
+    ├── ModelError                     streaming this model would bias the posterior
+    │   ├── NothingStreamedError
+    │   ├── TotalSizeMissingError
+    │   ├── TotalSizeTooSmallError
+    │   ├── TotalSizeIsBatchCountError
+    │   ├── TotalSizeMismatchError
+    │   ├── UnstreamedTotalSizeError
+    │   ├── ObservedRowsError
+    │   ├── FixedObservedError
+    │   ├── StreamedPotentialError
+    │   ├── StreamedPriorError
+    │   ├── RowSizedLatentError
+    │   ├── DependentRowsError
+    │   └── DiscreteLatentError
+    └── FitError
+        └── NonFiniteError             NaN or infinity while fitting
+
+    StreamingWarning
+    ├── RowCountWarning                a pass was spent on counting rows
+    ├── FragmentSizeWarning            a file whose layout makes reading slow
+    └── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
+
+``except StreamingError`` catches whatever this package raises on purpose.
+"""
+
+__all__ = [
+    "ArgumentError",
+    "BatchSizedShapeWarning",
+    "CategoryError",
+    "ConsumedIteratorError",
+    "CorruptFileError",
+    "DependentRowsError",
+    "DiscreteLatentError",
+    "FitError",
+    "FixedObservedError",
+    "FragmentSizeWarning",
+    "MissingFileError",
+    "MissingValueError",
+    "ModelError",
+    "NonFiniteError",
+    "NothingStreamedError",
+    "ObservedRowsError",
+    "PlaceholderError",
+    "PrecisionError",
+    "RowCountError",
+    "RowCountWarning",
+    "RowSizedLatentError",
+    "SchemaError",
+    "SourceError",
+    "StreamedPotentialError",
+    "StreamedPriorError",
+    "StreamingError",
+    "StreamingWarning",
+    "TotalSizeIsBatchCountError",
+    "TotalSizeMismatchError",
+    "TotalSizeMissingError",
+    "TotalSizeTooSmallError",
+    "TransformError",
+    "UnstreamedTotalSizeError",
+]
+
+
+class StreamingError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class ArgumentError(StreamingError, ValueError):
+    """An argument that cannot be meant."""
+
+
+class SourceError(StreamingError):
+    """The data cannot be read as asked."""
+
+
+class MissingFileError(SourceError, FileNotFoundError):
+    """No file where one was expected."""
+
+
+class CorruptFileError(SourceError):
+    """A file that is truncated, damaged, or not of the format it should be."""
+
+
+class SchemaError(SourceError):
+    """A column, type or shape other than the one expected."""
+
+
+class CategoryError(SourceError):
+    """A value that is not among the levels of its categorical column."""
+
+
+class MissingValueError(SourceError):
+    """A null or NaN where a number is needed."""
+
+
+class PrecisionError(SourceError):
+    """Whole numbers too large to be told apart in the floating type asked for."""
+
+
+class TransformError(SourceError):
+    """The user's ``transform`` failed, or returned something it must not."""
+
+
+class RowCountError(SourceError):
+    """The rows a source delivered are not the rows it announced."""
+
+
+class ConsumedIteratorError(SourceError):
+    """A bare iterator was given where data must be readable more than once."""
+
+
+class PlaceholderError(StreamingError):
+    """The arrays of a batch and the ``pm.Data`` they are meant for do not fit."""
+
+
+class ModelError(StreamingError):
+    """Streaming this model as it stands would give a wrong posterior."""
+
+
+class NothingStreamedError(ModelError):
+    """No likelihood depends on the streamed data."""
+
+
+class TotalSizeMissingError(ModelError):
+    """A streamed likelihood has no ``total_size``."""
+
+
+class TotalSizeTooSmallError(ModelError):
+    """``total_size`` is smaller than one batch."""
+
+
+class TotalSizeIsBatchCountError(ModelError):
+    """``total_size`` is the number of batches instead of the number of rows."""
+
+
+class TotalSizeMismatchError(ModelError):
+    """``total_size`` is not the number of rows the loader streams."""
+
+
+class UnstreamedTotalSizeError(ModelError):
+    """A likelihood on data held in memory is scaled as though it were streamed."""
+
+
+class ObservedRowsError(ModelError):
+    """A streamed likelihood does not have one observation per row of the batch."""
+
+
+class FixedObservedError(ModelError):
+    """Observed values stay the same while the parameters change with every batch."""
+
+
+class StreamedPotentialError(ModelError):
+    """A ``pm.Potential`` depends on the batch; PyMC never rescales one."""
+
+
+class StreamedPriorError(ModelError):
+    """The prior of a free variable depends on the values in the batch."""
+
+
+class RowSizedLatentError(ModelError):
+    """A free variable has one element per row of the batch."""
+
+
+class DependentRowsError(ModelError):
+    """A streamed likelihood does not factor over rows."""
+
+
+class DiscreteLatentError(ModelError):
+    """A free variable is discrete; variational inference needs continuous ones."""
+
+
+class FitError(StreamingError):
+    """The fit cannot go on."""
+
+
+class NonFiniteError(FitError, FloatingPointError):
+    """NaN or infinity in the objective or its gradient."""
+
+
+class StreamingWarning(UserWarning):
+    """Root of every warning this package emits."""
+
+
+class RowCountWarning(StreamingWarning):
+    """A whole pass over the data was spent on counting its rows."""
+
+
+class FragmentSizeWarning(StreamingWarning):
+    """The layout of a file makes reading it slower than it need be."""
+
+
+class BatchSizedShapeWarning(StreamingWarning):
+    """A fixed shape in the model equals the batch size."""

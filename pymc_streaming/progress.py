@@ -1,0 +1,124 @@
+"""What a running fit shows, and what it leaves on record."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["FitProgress", "History", "Recorder"]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was recorded while fitting: arrays of equal length, one entry per record.
+
+    Parameters
+    ----------
+    step : ndarray of int
+        Steps taken, counted from the trainer's first.
+    loss : ndarray of float
+        Negative ELBO in nats, estimated from the batch of that step and one draw.
+    rows : ndarray of int
+        Rows streamed so far.
+    seconds : ndarray of float
+        Time spent stepping so far, without compilation.
+    """
+
+    step: np.ndarray
+    loss: np.ndarray
+    rows: np.ndarray
+    seconds: np.ndarray
+
+
+class Recorder:
+    """Collects the entries of a `History`."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, float, int, float]] = []
+
+    def add(self, step: int, loss: float, rows: int, seconds: float) -> None:
+        """Record the loss at a step."""
+        self._entries.append((step, loss, rows, seconds))
+
+    def history(self) -> History:
+        """Everything recorded so far."""
+        columns = zip(*self._entries, strict=True) if self._entries else ((), (), (), ())
+        dtypes = (np.int64, np.float64, np.int64, np.float64)
+        return History(
+            *(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True))
+        )
+
+
+class FitProgress:
+    """A progress bar on standard error; silent where there is no terminal.
+
+    Parameters
+    ----------
+    n : int
+        Steps to take.
+    batch_size : int
+        Rows of a step.
+    enabled : bool
+        False for no bar in any case.
+    """
+
+    INTERVAL = 0.1  # seconds between updates
+    SMOOTHING = 0.05  # weight of a new loss in the one that is shown
+
+    def __init__(self, n: int, batch_size: int, *, enabled: bool) -> None:
+        console = Console(stderr=True)
+        visible = enabled and (console.is_terminal or console.is_jupyter)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not visible,
+        )
+        self._n, self._batch_size = n, batch_size
+        self._loss = math.nan
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> FitProgress:
+        self._progress.start()
+        self._task = self._progress.add_task("compiling", total=self._n, speed="", loss="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self) -> None:
+        """Compilation is over, the first step follows."""
+        self._started = time.perf_counter()
+        self._progress.update(self._task, description="fitting")
+
+    def seen(self, loss: float) -> None:
+        """Take a loss into the smoothed one."""
+        if math.isnan(self._loss):
+            self._loss = loss
+        self._loss += self.SMOOTHING * (loss - self._loss)
+
+    def update(self, done: int) -> None:
+        """Show that `done` steps are taken."""
+        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        rows_per_second = done * self._batch_size / elapsed
+        self._progress.update(
+            self._task,
+            completed=done,
+            speed=f"{rows_per_second / 1e6:.2f} M rows/s",
+            loss=f"loss {self._loss:,.6g}",
+        )

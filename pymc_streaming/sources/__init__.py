@@ -1,0 +1,28 @@
+"""Sources: tables that are read in pieces, as often as needed."""
+
+from pymc_streaming.sources.base import (
+    SINGLE,
+    ArraySpec,
+    Block,
+    Fragment,
+    IterableDataset,
+    read_checked,
+)
+from pymc_streaming.sources.coerce import as_source
+from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.memory import array_source, table_source
+from pymc_streaming.sources.parquet import parquet_source
+
+__all__ = [
+    "SINGLE",
+    "ArraySpec",
+    "Block",
+    "Fragment",
+    "IterableDataset",
+    "array_source",
+    "as_source",
+    "generator_source",
+    "parquet_source",
+    "read_checked",
+    "table_source",
+]

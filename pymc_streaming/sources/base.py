@@ -1,0 +1,211 @@
+"""The contract of a source: a list of fragments, each readable on its own."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_streaming.errors import MissingValueError, RowCountError, SchemaError
+
+__all__ = ["SINGLE", "ArraySpec", "Block", "Fragment", "IterableDataset", "read_checked"]
+
+#: The key of the one array of a source that has no names of its own.
+SINGLE = "batch"
+
+#: Some rows: arrays by name, all with the same number of rows.
+Block = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """What one named array looks like, apart from its number of rows.
+
+    Parameters
+    ----------
+    row_shape : tuple of int
+        Shape of one row: ``()`` for a vector of observations, ``(14,)`` for a
+        matrix with 14 columns.
+    dtype : numpy.dtype
+        Type of the elements, in native byte order.
+    columns : tuple of str, default ()
+        Names of the columns the array was made of, for messages.
+    """
+
+    row_shape: tuple[int, ...]
+    dtype: np.dtype
+    columns: tuple[str, ...] = ()
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes that one row takes."""
+        return self.dtype.itemsize * math.prod(self.row_shape)
+
+    def zeros(self, n_rows: int) -> np.ndarray:
+        """An array of zeros with `n_rows` rows."""
+        return np.zeros((n_rows, *self.row_shape), self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A piece of a source that can be read on its own.
+
+    Parameters
+    ----------
+    n_rows : int or None
+        Rows in the fragment, exactly; None when only reading it can tell.
+    origin : str
+        Where it is, in words, for messages: ``"part-0.parquet, row group 3"``.
+    """
+
+    n_rows: int | None
+    origin: str
+
+
+class IterableDataset(abc.ABC):
+    """A table that can be read in pieces, as often as needed.
+
+    A source says what it holds (`layout`), in which pieces (`fragments`), and
+    reads a piece when asked (`read`). All three are fixed when it is made; order,
+    shuffling, batching and reading ahead are the business of
+    :class:`~pymc_streaming.DataLoader`.
+
+    Attributes
+    ----------
+    layout : Mapping[str, ArraySpec]
+        The arrays of every block, by name. A source of one unnamed array calls it
+        ``"batch"``.
+    fragments : Sequence[Fragment]
+        The pieces, in the order of the rows.
+    blocks_are_fresh : bool
+        True when `read` never writes again into an array it has yielded. The
+        reader copies every block of a source that does not promise it.
+
+    Examples
+    --------
+    A source that makes its rows up, ten fragments of a hundred:
+
+    >>> import numpy as np
+    >>> from pymc_streaming import ArraySpec, DataLoader, Fragment, IterableDataset
+    >>> class Squares(IterableDataset):
+    ...     layout = {"x": ArraySpec((), np.dtype("float64"))}
+    ...     fragments = [Fragment(100, f"squares, part {i}") for i in range(10)]
+    ...
+    ...     def read(self, fragment):
+    ...         start = 100 * self.fragments.index(fragment)
+    ...         yield {"x": np.arange(start, start + 100, dtype="float64") ** 2}
+    >>> len(DataLoader(Squares(), batch_size=32))
+    1000
+    """
+
+    layout: Mapping[str, ArraySpec]
+    fragments: Sequence[Fragment]
+    blocks_are_fresh: bool = False
+
+    @abc.abstractmethod
+    def read(self, fragment: Fragment) -> Iterator[Block]:
+        """Yield the rows of `fragment`, in order, in blocks of any bounded size.
+
+        It may be called from several threads at a time for different fragments.
+        """
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows in the whole source, or None when a fragment does not know its own."""
+        counts = [fragment.n_rows for fragment in self.fragments]
+        return None if None in counts else sum(counts)  # type: ignore[arg-type]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in the order of the arrays they went into."""
+        return tuple(column for spec in self.layout.values() for column in spec.columns)
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes that one row takes in memory, over all arrays."""
+        return sum(spec.row_nbytes for spec in self.layout.values())
+
+
+def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Block]:
+    """Read a fragment and hold every block to the source's own `layout`.
+
+    Yields
+    ------
+    Block
+        C-contiguous arrays that nobody writes into again.
+
+    Raises
+    ------
+    SchemaError
+        If a block has other arrays, row shapes, kinds of numbers, or arrays of
+        unequal length.
+    MissingValueError
+        If a block holds NaN.
+    RowCountError
+        If the fragment had more or fewer rows than it announced.
+    """
+    seen = 0
+    for block in source.read(fragment):
+        where = f"{fragment.origin}, rows from {seen:,}"
+        if set(block) != set(source.layout):
+            raise SchemaError(
+                f"{where}: expected the arrays {sorted(source.layout)}, found {sorted(block)}."
+            )
+        checked = {
+            name: _conform(block[name], spec, name, where, copy=not source.blocks_are_fresh)
+            for name, spec in source.layout.items()
+        }
+        lengths = {name: len(array) for name, array in checked.items()}
+        if len(set(lengths.values())) > 1:
+            raise SchemaError(f"{where}: the arrays have different numbers of rows: {lengths}.")
+        for name, spec in source.layout.items():
+            refuse_nan(checked[name], spec, name, where)
+        seen += next(iter(lengths.values()), 0)
+        if fragment.n_rows is not None and seen > fragment.n_rows:
+            break
+        yield checked
+    if fragment.n_rows is not None and seen != fragment.n_rows:
+        found = "more" if seen > fragment.n_rows else f"{seen:,}"
+        raise RowCountError(
+            f"{fragment.origin}: expected {fragment.n_rows:,} rows, found {found}. "
+            "Did the data change since the source was made? Make it anew."
+        )
+
+
+def _conform(
+    array: np.ndarray, spec: ArraySpec, name: str, where: str, *, copy: bool
+) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape[1:] != spec.row_shape or array.ndim == 0:
+        raise SchemaError(
+            f"{where}: array {name!r} should have shape (rows, "
+            f"{', '.join(map(str, spec.row_shape))}), found {array.shape}."
+        )
+    if array.dtype == spec.dtype:
+        return array.copy() if copy else np.ascontiguousarray(array)
+    if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+        raise SchemaError(f"{where}: array {name!r} should hold {spec.dtype}, found {array.dtype}.")
+    return array.astype(spec.dtype, order="C")
+
+
+def refuse_nan(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> None:
+    """Raise `MissingValueError`, naming the column, if `array` holds NaN."""
+    # NaN survives a sum: one pass over memory and no temporary, on the path that is clean.
+    with np.errstate(over="ignore", invalid="ignore"):  # large numbers, and inf - inf
+        if array.dtype.kind != "f" or not np.isnan(array.sum()):
+            return
+    missing = np.isnan(array)
+    if not missing.any():  # infinities of both signs add up to NaN too
+        return
+    first = tuple(int(i) for i in np.argwhere(missing)[0])
+    column = name
+    if len(first) == 2 and len(spec.columns) == spec.row_shape[0]:
+        column = spec.columns[first[1]]
+    raise MissingValueError(
+        f"{where}: {int(missing.sum()):,} NaN in array {name!r}, the first in column {column!r} at "
+        f"row {first[0]:,} of the block. Drop those rows with a filter, or fill them in a "
+        "transform (a missing-indicator column keeps the information)."
+    )

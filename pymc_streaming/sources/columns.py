@@ -1,0 +1,296 @@
+"""Arrow columns to named NumPy arrays: one plan, made once, applied to every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pymc_streaming.errors import (
+    CategoryError,
+    MissingValueError,
+    TransformError,
+)
+from pymc_streaming.sources.arrays import named_arrays, narrowed, refuse_large
+from pymc_streaming.sources.base import ArraySpec, Block
+
+__all__ = ["AUTO", "Column", "ColumnPlan", "Transform", "described", "shortened"]
+
+#: From the columns of a block to its arrays.
+Transform = Callable[[dict[str, np.ndarray]], Any]
+
+#: Find the levels in the data.
+AUTO = "auto"
+
+# Rows copied at a time when columns are laid side by side: the strip stays in the cache.
+_STRIP = 8192
+
+_UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one Arrow column becomes numbers.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the table.
+    type : pyarrow.DataType
+        Its canonical type.
+    levels : tuple, "auto" or None, default None
+        The levels that its integer codes stand for; None when it is not categorical.
+    nullable : bool, default False
+        Whether a null may turn up, which makes a transform receive float64 with NaN.
+    """
+
+    name: str
+    type: pa.DataType
+    levels: tuple[str, ...] | tuple[int, ...] | str | None = None
+    nullable: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds strings and nothing says which numbers they are."""
+        return self.levels is None and pa.types.is_large_string(self.type)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its values are whole numbers: an array of its own is int64."""
+        return (
+            self.levels is not None
+            or pa.types.is_integer(self.type)
+            or pa.types.is_boolean(self.type)
+            or pa.types.is_date(self.type)
+        )
+
+    def values(self, array: pa.Array, where: str) -> np.ndarray:
+        """The numbers in an Arrow array without nulls, in the type nearest to the stored one."""
+        kind = self.type
+        if self.levels is not None:
+            return self._codes(array, where)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if pa.types.is_decimal(kind):
+            return _numpy(array.cast(pa.float64()))
+        if pa.types.is_date32(kind) or pa.types.is_time32(kind):
+            array = array.view(pa.int32())
+        elif pa.types.is_temporal(kind):
+            array = array.view(pa.int64())
+        numbers = _numpy(array)
+        if pa.types.is_date64(kind):
+            return numbers // 86_400_000
+        if pa.types.is_temporal(kind) and not pa.types.is_date(kind):
+            return numbers / _UNITS_PER_SECOND[kind.unit]
+        return numbers
+
+    def _codes(self, array: pa.Array, where: str) -> np.ndarray:
+        if not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()
+        dictionary = array.dictionary.cast(self.type)
+        code_of = pc.fill_null(pc.index_in(dictionary, pa.array(self.levels, self.type)), -1)
+        codes: np.ndarray = _numpy(code_of).astype(np.int64)[_numpy(array.indices)]
+        if len(codes) and codes.min() < 0:
+            first = int(np.argmin(codes))
+            raise CategoryError(
+                f"{where}: column {self.name!r} holds {array[first].as_py()!r}, which is not among "
+                f"its {len(self.levels or ())} levels ({shortened(self.levels or ())}). Add it to "
+                f'categories[{self.name!r}], or write "auto" there to find all levels.'
+            )
+        return codes
+
+    def transform_input(self, array: pa.Array, where: str) -> np.ndarray:
+        """A writable array of its own for the transform, of the same dtype in every block."""
+        if self.is_text:
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            return _numpy(array.cast(self.type))
+        if self.nullable:
+            numbers = self.values(array.drop_null(), where)
+            if self.is_whole:
+                refuse_large(numbers, np.dtype(np.float64), f"{where}: column {self.name!r}")
+            filled = np.full(len(array), np.nan)
+            filled[_numpy(array.is_valid())] = numbers
+            return filled
+        self.refuse_nulls(array.null_count, where)
+        numbers = self.values(array, where)
+        if numbers.dtype.kind in "iu":  # int64, so that arithmetic on int8 cannot wrap around
+            place = f"{where}: column {self.name!r}"
+            return narrowed(numbers, np.dtype(np.int64), place, copy=True)
+        return numbers if numbers.flags.writeable else numbers.copy()
+
+    def refuse_nulls(self, count: int, where: str) -> None:
+        """Raise `MissingValueError` unless `count` is 0."""
+        if count:
+            raise MissingValueError(
+                f"{where}: column {self.name!r} holds {count:,} null{'s' * (count > 1)}, expected "
+                f"a value in every row. Drop those rows with filters=pc.field({self.name!r})"
+                ".is_valid(), or fill them in a transform, which receives NaN in their place "
+                "(a missing-indicator column keeps the information)."
+            )
+
+
+@dataclass(frozen=True)
+class ColumnPlan:
+    """Which columns of a table become which arrays.
+
+    Made by `plan_columns`; `completed` adds what only the data can tell.
+
+    Parameters
+    ----------
+    columns : tuple of Column
+        Every column needed, each once.
+    arrays : Mapping[str, str or tuple of str]
+        The column of a 1-D array, or the columns of a 2-D array, by array name;
+        empty with a transform.
+    floating : numpy.dtype
+        ``floatX`` at the time the plan was made.
+    transform : callable or None, default None
+        From the columns of a block to its arrays.
+    layout : Mapping[str, ArraySpec]
+        The arrays of every block.
+    """
+
+    columns: tuple[Column, ...]
+    arrays: Mapping[str, str | tuple[str, ...]]
+    floating: np.dtype
+    transform: Transform | None = None
+    layout: Mapping[str, ArraySpec] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns to read."""
+        return [column.name for column in self.columns]
+
+    @property
+    def auto(self) -> list[str]:
+        """Names of the columns whose levels are still to be found."""
+        return [column.name for column in self.columns if column.levels == AUTO]
+
+    @property
+    def categories(self) -> dict[str, tuple[Any, ...]]:
+        """The levels of every categorical column."""
+        return {c.name: tuple(c.levels) for c in self.columns if c.levels is not None}
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """Every column by its name."""
+        return {column.name: column for column in self.columns}
+
+    def completed(
+        self, *, levels: Mapping[str, Iterable[Any]] | None = None, nullable: Collection[str] = ()
+    ) -> ColumnPlan:
+        """The plan with levels found in the data and the columns that may hold a null."""
+        columns = []
+        for column in self.columns:
+            found = column.levels
+            if found == AUTO:
+                found = tuple(sorted((levels or {})[column.name]))
+            columns.append(replace(column, levels=found, nullable=column.name in nullable))
+        return replace(self, columns=tuple(columns))
+
+    def probed(self, batch: pa.RecordBatch, where: str) -> ColumnPlan:
+        """The plan with the layout that its transform gives `batch`."""
+        layout = {
+            name: ArraySpec(array.shape[1:], array.dtype)
+            for name, array in self._transformed(batch, where).items()
+        }
+        return replace(self, layout=layout)
+
+    def block(self, batch: pa.RecordBatch, where: str) -> Block:
+        """The arrays of one Arrow batch; `where` says in words where it is from."""
+        if self.transform is None:
+            values = {column.name: self._numbers(column, batch, where) for column in self.columns}
+            return {name: self._array(name, values, where) for name in self.arrays}
+        block = self._transformed(batch, where)
+        found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
+        if found != self.layout:
+            raise TransformError(
+                f"{where}: the transform returned {described(found)}, but for the first block "
+                f"{described(self.layout)}. It must return the same arrays for every block."
+            )
+        return block
+
+    def _numbers(self, column: Column, batch: pa.RecordBatch, where: str) -> np.ndarray:
+        array = _without_null_levels(batch.column(column.name))
+        column.refuse_nulls(array.null_count, where)
+        return column.values(array, where)
+
+    def _array(self, name: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+        columns, dtype = self.arrays[name], self.layout[name].dtype
+        for column in (columns,) if isinstance(columns, str) else columns:
+            if dtype.kind == "f" and not pa.types.is_floating(self.by_name[column].type):
+                refuse_large(values[column], dtype, f"{where}: column {column!r}")
+        if isinstance(columns, str):
+            return narrowed(values[columns], dtype, f"{where}: column {columns!r}")
+        if dtype.kind == "i":
+            values = {c: narrowed(values[c], dtype, f"{where}: column {c!r}") for c in columns}
+        n_rows = len(values[columns[0]])
+        matrix = np.empty((n_rows, len(columns)), dtype)
+        try:
+            with np.errstate(over="raise"):
+                for start in range(0, n_rows, _STRIP):
+                    strip = slice(start, start + _STRIP)
+                    for j, column in enumerate(columns):
+                        matrix[strip, j] = values[column][strip]
+        except FloatingPointError:
+            for column in columns:  # which one it was
+                narrowed(values[column], dtype, f"{where}: column {column!r}")
+            raise
+        return matrix
+
+    def _transformed(self, batch: pa.RecordBatch, where: str) -> Block:
+        assert self.transform is not None
+        inputs = {
+            column.name: column.transform_input(
+                _without_null_levels(batch.column(column.name)), where
+            )
+            for column in self.columns
+        }
+        try:
+            result = self.transform(inputs)
+        except Exception as error:
+            raise TransformError(
+                f"{where}: the transform raised {type(error).__name__}: {error}. It was called "
+                f"with {batch.num_rows:,} rows of the columns {shortened(self.names)}."
+            ) from error
+        block = named_arrays(result, self.floating, f"{where}: the transform", TransformError)
+        for name, array in block.items():
+            if len(array) != batch.num_rows:
+                raise TransformError(
+                    f"{where}: the transform returned {len(array):,} rows in array {name!r} for a "
+                    f"block of {batch.num_rows:,}. It must keep every row; to drop rows, use "
+                    "`filters`, so that N counts the rows that are left."
+                )
+        return block
+
+
+def _numpy(array: pa.Array) -> np.ndarray:
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _without_null_levels(array: pa.Array) -> pa.Array:
+    # A null in the dictionary itself is one that null_count does not see.
+    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
+        return array.dictionary_decode()
+    return array
+
+
+def described(layout: Mapping[str, ArraySpec]) -> str:
+    """The arrays in words."""
+    return ", ".join(
+        f"{name!r}: {spec.dtype} (rows{''.join(f', {n}' for n in spec.row_shape)})"
+        for name, spec in layout.items()
+    )
+
+
+def shortened(names: Sequence[Any], limit: int = 20) -> str:
+    """The names in words, the first `limit` of them."""
+    shown = ", ".join(map(str, names[:limit]))
+    return shown + (f" and {len(names) - limit:,} more" if len(names) > limit else "")

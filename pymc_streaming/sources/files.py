@@ -1,0 +1,252 @@
+"""Finding data files, local or remote, and opening Parquet ones again and again."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pymc_streaming.errors import (
+    ArgumentError,
+    CorruptFileError,
+    MissingFileError,
+    SourceError,
+    StreamingError,
+)
+
+__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading"]
+
+#: One path, or several.
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+# Read column chunks in pieces of this size rather than whole: the memory for a row group
+# is then one piece per column, however large the row group.
+_STREAM_BYTES = 256 * 1024
+
+# A footer can take megabytes: keep few files open.
+_MAX_IDLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that was found.
+
+    Parameters
+    ----------
+    path : str
+        Its path as a person would write it, a URL when it is not local.
+    label : str
+        The path below the folder that all files share, for messages.
+    inner_path : str
+        The path as its file system wants it.
+    filesystem : pyarrow.fs.FileSystem
+        How to open it.
+    is_local : bool
+        Whether reading many small pieces is cheap.
+    """
+
+    path: str
+    label: str
+    inner_path: str = field(repr=False)
+    filesystem: pafs.FileSystem = field(repr=False, compare=False)
+    is_local: bool = field(repr=False)
+
+
+def find_files(path: Paths, pattern: str) -> list[DataFile]:
+    """The files of one path, sorted, or of several, in the order given.
+
+    Raises
+    ------
+    ArgumentError
+        If a path is no path, its protocol is unknown, or a file is there twice.
+    MissingFileError
+        If a path leads to no file.
+    SourceError
+        If the file system cannot be asked.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise ArgumentError("path is an empty list, expected at least one file.")
+    found = [file for item in paths for file in _find(item, pattern)]
+    names = [name for name, *_ in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"{twice} is listed more than once; its rows would count double.")
+    common = _shared_folder(names)
+    return [
+        DataFile(name, name[len(common) :], inner, filesystem, is_local)
+        for name, inner, filesystem, is_local in found
+    ]
+
+
+def _shared_folder(names: list[str]) -> str:
+    # What the first and the last in order share, all share.
+    low, high = min(names), max(names)
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return low[: low.rfind("/", 0, n) + 1]
+
+
+def _find(path: Any, pattern: str) -> list[tuple[str, str, pafs.FileSystem, bool]]:
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path must be a path or a list of paths, found {path!r}.")
+    text = os.fspath(path)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(text)
+    except (ValueError, ImportError) as error:  # an unknown protocol, or one not installed
+        raise ArgumentError(f"{text}: {error}") from error
+    is_local = isinstance(filesystem, LocalFileSystem)
+    with reading(text):
+        filesystem.invalidate_cache()  # listings are remembered as long as the process lives
+        if filesystem.isfile(root):
+            inner = [root]
+        elif filesystem.isdir(root):
+            inner = _below(filesystem, root, pattern, is_local)
+        else:
+            inner = _globbed(filesystem, root, pattern, is_local)
+    if is_local:
+        arrow = pafs.LocalFileSystem()
+        return [(name, name, arrow, True) for name in inner]
+    arrow = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
+    return [(filesystem.unstrip_protocol(name), name, arrow, False) for name in inner]
+
+
+def _below(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str]:
+    # Without on_error a local folder that may not be listed is left out in silence.
+    options = {"on_error": "raise"} if is_local else {}
+    prefix = root.rstrip("/") + "/"
+    found = []
+    for name in filesystem.find(root, **options):
+        parts = name.removeprefix(prefix).split("/")
+        hidden = any(part.startswith((".", "_")) for part in parts)
+        if not hidden and fnmatch.fnmatchcase(parts[-1], pattern):
+            found.append(name)
+    if not found:
+        raise MissingFileError(
+            f"{root}: no file matches {pattern!r} in this folder or below it (files and folders "
+            "whose names begin with '.' or '_' are ignored). Check the path, or give `pattern`."
+        )
+    return sorted(found)
+
+
+def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str]:
+    if not any(letter in root for letter in "*?["):
+        raise MissingFileError(f"{root}: there is no such file or folder.")
+    parts = root.split("/")
+    first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))
+    asked_hidden = any(part.startswith((".", "_")) for part in parts[first:])
+    found: list[str] = []
+    for name in sorted(filesystem.glob(root)):
+        below = name.split("/")[first:]
+        if not asked_hidden and any(part.startswith((".", "_")) for part in below):
+            continue
+        if not filesystem.isdir(name):
+            found.append(name)
+        elif "**" not in root:  # which matches the files below by itself
+            found.extend(_below(filesystem, name, pattern, is_local))
+    if not found:
+        raise MissingFileError(f"{root}: no file matches this glob.")
+    return sorted(found)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn what goes wrong while reading into the package's errors, with the place."""
+    try:
+        yield
+    except (StreamingError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{where}: the file is not there (any more): {error}") from error
+    except PermissionError as error:
+        raise SourceError(f"{where}: the file may not be read: {error}") from error
+    except OSError as error:
+        # pyarrow says plain OSError for damaged content; the system and the network say more.
+        if type(error) is OSError and error.errno is None:
+            raise CorruptFileError(_corrupt(where, error)) from error
+        raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
+    except (pa.ArrowException, EOFError) as error:
+        raise CorruptFileError(_corrupt(where, error)) from error
+    except Exception as error:  # a remote file system has errors of its own
+        raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
+
+
+def _corrupt(where: str, error: Exception) -> str:
+    return (
+        f"{where}: this is not a whole Parquet file: {error} Write or download it again, or leave "
+        "it out of `path`."
+    )
+
+
+class OpenFiles:
+    """A few Parquet files kept open, so that a footer is not parsed for every row group.
+
+    A borrower has the file for itself until it gives it back.
+
+    Parameters
+    ----------
+    text_as_dictionary : list of str, default []
+        String columns to decode as dictionaries.
+    coalesce : bool, default False
+        Fetch a remote row group in few large requests, and hold it, rather than in
+        small pieces.
+    """
+
+    def __init__(self, text_as_dictionary: Sequence[str] = (), *, coalesce: bool = False) -> None:
+        self._text_as_dictionary = list(text_as_dictionary)
+        self._coalesce = coalesce
+        self._idle: list[tuple[str, pq.ParquetFile]] = []
+
+    def _open(self, file: DataFile) -> pq.ParquetFile:
+        coalesce = self._coalesce and not file.is_local
+        return pq.ParquetFile(
+            file.inner_path,
+            filesystem=file.filesystem,
+            read_dictionary=self._text_as_dictionary,
+            pre_buffer=coalesce,
+            buffer_size=0 if coalesce else _STREAM_BYTES,
+            page_checksum_verification=True,
+        )
+
+    @contextmanager
+    def borrow(self, file: DataFile, row_group: int | None = None) -> Iterator[pq.ParquetFile]:
+        """An open file; what goes wrong with it is raised with the place."""
+        place = file.path if row_group is None else f"{file.path}, row group {row_group}"
+        with reading(place):
+            opened = self._take(file.path) or self._open(file)
+            healthy = True
+            try:
+                yield opened
+            except Exception:
+                healthy = False
+                raise
+            finally:
+                if healthy:
+                    self._give_back(file.path, opened)
+                else:
+                    opened.close(force=True)
+
+    # No lock: a reader that is collected as garbage gives its file back in the middle of
+    # anything, and each of these list operations is atomic.
+
+    def _take(self, path: str) -> pq.ParquetFile | None:
+        for item in tuple(self._idle):
+            if item[0] == path:
+                with suppress(ValueError):  # another thread was quicker
+                    self._idle.remove(item)
+                    return item[1]
+        return None
+
+    def _give_back(self, path: str, opened: pq.ParquetFile) -> None:
+        self._idle.append((path, opened))
+        if len(self._idle) > _MAX_IDLE:
+            with suppress(IndexError):
+                self._idle.pop(0)[1].close(force=True)

@@ -1,0 +1,357 @@
+"""Parquet files as a source: one fragment per row group, read in bounded blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pymc_streaming.errors import RowCountError, SchemaError
+from pymc_streaming.sources.base import Block, Fragment, IterableDataset
+from pymc_streaming.sources.columns import ColumnPlan, Transform, described
+from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files
+from pymc_streaming.sources.filters import RowFilter
+from pymc_streaming.sources.plan import (
+    Categories,
+    Columns,
+    canonical_type,
+    column_levels,
+    missing_column,
+    plan_columns,
+)
+
+__all__ = ["ParquetSource", "RowGroup", "parquet_source"]
+
+# A block is at most so large, in rows and in (decoded) bytes: small enough to keep memory
+# flat, large enough that the cost of a call does not show.
+_BLOCK_ROWS = 65_536
+_BLOCK_BYTES = 16 * 2**20
+
+# A remote row group up to this size is fetched at once, in few requests.
+_COALESCED_BYTES = 64 * 2**20
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup(Fragment):
+    """One row group of one file; `n_rows` counts the rows that pass the filter.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    row_group : int
+        Number of the row group in the file, from 0.
+    """
+
+    path: str
+    row_group: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """What is kept of a row group's metadata while the source is made."""
+
+    fragment: RowGroup
+    nulls: dict[str, int | None]
+    row_bytes: float
+    stored_bytes: int
+
+
+def parquet_source(
+    path: Paths,
+    *,
+    columns: Columns = None,
+    filters: pc.Expression | None = None,
+    categories: Categories = None,
+    transform: Transform | None = None,
+    pattern: str = "*.parquet",
+) -> ParquetSource:
+    """Read a table from Parquet files, a row group at a time.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        A file, a folder (searched recursively; files and folders whose names begin
+        with ``.`` or ``_`` are ignored), or a glob; local, or any URL that fsspec
+        knows (``hf://datasets/...``, ``s3://...``, ``memory://...``). Files are
+        read in the order of their paths, those of a list in the order given.
+    columns : list of str, mapping, or None, default None
+        A list gives one 2-D array with these columns in this order; None all
+        columns of the first file. A mapping ``{"X": ["a", "b"], "y": "label"}``
+        gives arrays by name, 1-D for a column and 2-D for a list of columns.
+    filters : pyarrow.compute.Expression, optional
+        Keep only the rows for which this is true, for example
+        ``pc.field("delay").is_valid()``. It may use columns that are not selected.
+        Row groups are skipped by their statistics, and N is counted once, here.
+    categories : "auto" or mapping, optional
+        Levels of string, dictionary or integer columns, ``{"origin": ["ATL",
+        "BOS"]}``; a value becomes its position among the levels. ``"auto"`` for a
+        column finds its levels in one scan of it, sorted; ``categories="auto"``
+        does so for every string and dictionary column that is selected.
+    transform : callable, optional
+        Called with the columns of each block, a dict of 1-D arrays of equal length
+        that it may change, it returns one array or a mapping of named arrays with
+        the same number of rows.
+    pattern : str, default "*.parquet"
+        Which file names to read in a folder.
+
+    Returns
+    -------
+    ParquetSource
+        Its ``categories`` are the levels of every categorical column.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing is found at `path`.
+    CorruptFileError
+        If a file is damaged, or not Parquet.
+    SchemaError
+        If a column is missing, has no numeric reading, or differs between files.
+    MissingValueError
+        If a column holds a null and there is no transform to fill it.
+    CategoryError
+        If a value is not among the given levels.
+    PrecisionError
+        If whole numbers are too large for ``floatX``.
+    TransformError
+        If the transform fails, or what it returns differs from block to block.
+    RowCountError
+        If there are no rows.
+
+    Notes
+    -----
+    Numbers, by Arrow type: integers, and booleans as 0 and 1, are whole numbers; so
+    are dates, in days since 1970-01-01, and codes of categories. Timestamps (seconds
+    since 1970-01-01 UTC), times and durations (seconds) and decimals are floats. One
+    unnamed block is always of PyTensor's ``floatX``; of named arrays, a 1-D array of
+    whole numbers, and a 2-D one that has only such columns, is int64. Whole numbers,
+    seconds and decimals that ``floatX`` cannot tell apart are refused.
+
+    A transform receives whole numbers as int64, booleans as bool, floats in their own
+    type, other numbers as float64, and strings without categories as an object array
+    of str and None. A numeric or categorical column with a null anywhere in the files
+    (their statistics tell, and without statistics it is assumed) arrives as float64
+    in every block, NaN for null. Of what it returns, floats become ``floatX``, and
+    integers and booleans int64. NaN that it leaves is an error.
+
+    Examples
+    --------
+    >>> import fsspec, pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
+    >>> from pymc_streaming import parquet_source
+    >>> table = pa.table({"x": [0.5, 1.5, None], "group": ["b", "a", "b"], "y": [1, 0, 1]})
+    >>> with fsspec.open("memory://trips/part-0.parquet", "wb") as file:
+    ...     pq.write_table(table, file)
+    >>> source = parquet_source(
+    ...     "memory://trips/",
+    ...     columns={"x": "x", "group": "group", "y": "y"},
+    ...     filters=pc.field("x").is_valid(),
+    ...     categories="auto",
+    ... )
+    >>> source.n_rows, source.categories
+    (2, {'group': ('a', 'b')})
+    >>> next(source.read(source.fragments[0]))["group"]
+    array([1, 0])
+    """
+    return ParquetSource(
+        path,
+        columns=columns,
+        filters=filters,
+        categories=categories,
+        transform=transform,
+        pattern=pattern,
+    )
+
+
+class ParquetSource(IterableDataset):
+    """A table in Parquet files; made by :func:`parquet_source`.
+
+    Attributes
+    ----------
+    categories : dict of str to tuple
+        The levels of every categorical column.
+    """
+
+    fragments: list[RowGroup]
+
+    def __init__(
+        self,
+        path: Paths,
+        *,
+        columns: Columns = None,
+        filters: pc.Expression | None = None,
+        categories: Categories = None,
+        transform: Transform | None = None,
+        pattern: str = "*.parquet",
+    ) -> None:
+        files = find_files(path, pattern)
+        self._files = {file.path: file for file in files}
+        first = files[0]
+        with OpenFiles().borrow(first) as opened:
+            schema = opened.schema_arrow
+        plan = plan_columns(schema, columns, categories, transform, first.path)
+        self._filter = None if filters is None else RowFilter(filters, schema, first.path)
+        checked = plan.names + (self._filter.columns if self._filter else [])
+        expected = {name: canonical_type(schema.field(name).type) for name in checked}
+
+        def read_footers(file: DataFile) -> list[_Footer]:
+            with OpenFiles().borrow(file) as opened:
+                _check_schema(opened.schema_arrow, file, expected, first, columns is None)
+                kept: Sequence[int] = range(opened.num_row_groups)
+                if self._filter is not None:
+                    kept = self._filter.row_groups(file, opened.num_row_groups)
+                return [_footer(opened.metadata, group, file, checked) for group in kept]
+
+        footers = [footer for found in _in_threads(read_footers, files) for footer in found]
+        if transform is None and filters is None:
+            _refuse_known_nulls(plan, footers)
+        widest = max((footer.row_bytes for footer in footers), default=1.0)
+        self._block_rows = max(1, min(_BLOCK_ROWS, int(_BLOCK_BYTES / widest)))
+        coded = [column.name for column in plan.columns if column.levels is not None]
+        if self._filter is not None:  # whose functions may not take dictionaries
+            coded = [name for name in coded if name not in self._filter.columns]
+        stored_bytes = max((footer.stored_bytes for footer in footers), default=0)
+        self._open_files = OpenFiles(coded, coalesce=stored_bytes <= _COALESCED_BYTES)
+
+        groups = [footer.fragment for footer in footers]
+        levels: dict[str, set[Any]] = {name: set() for name in plan.auto}
+        if self._filter is not None or levels:
+            groups = list(_in_threads(lambda group: self._scan(group, levels), groups))
+        self.fragments = [group for group in groups if group.n_rows]
+        if not self.fragments:
+            reason = "has no rows" if filters is None else f"has no row that passes {filters}"
+            raise RowCountError(
+                f"{_in_words(files)} {reason}, expected at least one. Check `path` and `filters`."
+            )
+        nullable = () if transform is None else _nullable(plan, footers)
+        self._plan = plan.completed(levels=levels, nullable=nullable)
+        if transform is not None:
+            group = self.fragments[0]
+            self._plan = self._plan.probed(next(self._batches(group, plan.names)), group.origin)
+        self.layout = self._plan.layout
+        self.categories = self._plan.categories
+        # Whether a transform writes into what it has returned is its own business.
+        self.blocks_are_fresh = transform is None
+
+    def __repr__(self) -> str:
+        return (
+            f"<ParquetSource: {self.n_rows:,} rows in {len(self.fragments):,} row groups of "
+            f"{_in_words(list(self._files.values()))}; {described(self.layout)}>"
+        )
+
+    def read(self, fragment: Fragment) -> Iterator[Block]:
+        """Yield the rows of one row group in blocks of at most 65,536 rows."""
+        for batch in self._batches(fragment, self._plan.names):
+            yield self._plan.block(batch, fragment.origin)
+
+    def _batches(self, group: Fragment, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Arrow batches of the rows of a row group that pass the filter."""
+        assert isinstance(group, RowGroup)
+        needed = columns
+        if self._filter is not None:
+            needed = list(dict.fromkeys(columns + self._filter.columns))
+        with self._open_files.borrow(self._files[group.path], group.row_group) as opened:
+            for batch in opened.iter_batches(
+                batch_size=self._block_rows,
+                row_groups=[group.row_group],
+                columns=needed,
+                use_threads=False,
+            ):
+                if self._filter is not None:
+                    batch = self._filter.passing(batch, group.origin)
+                if batch.num_rows:
+                    yield batch
+
+    def _scan(self, group: RowGroup, levels: dict[str, set[Any]]) -> RowGroup:
+        """Count the rows of a row group that pass the filter and collect their levels."""
+        n_rows = 0
+        for batch in self._batches(group, list(levels)):
+            n_rows += batch.num_rows
+            for name, found in levels.items():
+                column_levels(batch.column(name), name, found, group.origin)
+        return replace(group, n_rows=n_rows)
+
+
+def _check_schema(
+    schema: pa.Schema,
+    file: DataFile,
+    expected: dict[str, pa.DataType],
+    first: DataFile,
+    every_column: bool,
+) -> None:
+    for name, kind in expected.items():
+        if name not in schema.names:
+            raise SchemaError(
+                missing_column(name, schema.names, file.path)
+                + f" It is in {first.path}; all files must have the same columns."
+            )
+        if schema.names.count(name) > 1:
+            raise SchemaError(f"{file.path}: column {name!r} is there more than once.")
+        found = canonical_type(schema.field(name).type)
+        if found != kind:
+            raise SchemaError(
+                f"{file.path}: column {name!r} has type {found}, but {kind} in {first.path}. "
+                "Write all files with the same types, or read them as separate sources."
+            )
+    extra = sorted(set(schema.names) - set(expected))
+    if every_column and extra:
+        raise SchemaError(
+            f"{file.path}: column {extra[0]!r} is not in {first.path}. Select the columns you "
+            "want with `columns`."
+        )
+
+
+def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: list[str]) -> _Footer:
+    group = metadata.row_group(number)
+    chunks = {}
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if chunk.path_in_schema in columns:
+            chunks[chunk.path_in_schema] = chunk
+    nulls: dict[str, int | None] = {}
+    for name, chunk in chunks.items():
+        statistics = chunk.statistics
+        known = statistics is not None and statistics.has_null_count
+        nulls[name] = statistics.null_count if known else None
+    # Numbers take 8 bytes at most; strings are judged by their size in the file.
+    sizes = [max(8.0, c.total_uncompressed_size / max(1, group.num_rows)) for c in chunks.values()]
+    return _Footer(
+        RowGroup(group.num_rows, f"{file.label}, row group {number}", file.path, number),
+        nulls,
+        row_bytes=sum(sizes, start=1.0),
+        stored_bytes=sum(chunk.total_compressed_size for chunk in chunks.values()),
+    )
+
+
+def _refuse_known_nulls(plan: ColumnPlan, footers: list[_Footer]) -> None:
+    for footer in footers:
+        for column in plan.columns:
+            column.refuse_nulls(footer.nulls.get(column.name) or 0, footer.fragment.origin)
+
+
+def _nullable(plan: ColumnPlan, footers: list[_Footer]) -> set[str]:
+    """The columns that hold a null, or may for all that is known."""
+    return {name for footer in footers for name in plan.names if footer.nulls.get(name, None) != 0}
+
+
+def _in_threads[In, Out](function: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """Results in order. Waiting for a remote store takes most of the time, hence threads."""
+    if len(items) == 1:
+        yield function(items[0])
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_words(files: list[DataFile]) -> str:
+    return files[0].path if len(files) == 1 else f"{len(files):,} files from {files[0].path} on"

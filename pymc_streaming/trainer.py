@@ -1,0 +1,305 @@
+"""The loop: batches in, steps taken, an approximation out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pymc as pm
+from pymc.pytensorf import resolve_backend_compile_kwargs
+from pymc.variational.opvi import Approximation
+
+from pymc_streaming.errors import ArgumentError, NonFiniteError
+from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.progress import FitProgress, History, Recorder
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.checks import check_model
+from pymc_streaming.vi.guides import GUIDES
+from pymc_streaming.vi.nonfinite import not_finite
+from pymc_streaming.vi.optimizers import (
+    AnnealedAdam,
+    Optimizer,
+    averaging_start,
+    averaging_weights,
+)
+from pymc_streaming.vi.step import Step
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger("pymc_streaming")
+
+# Most steps between two looks at whether they were finite.
+LONGEST_CHUNK = 64
+# A fit leaves about this many entries in the history, however long it is.
+RECORDS = 1_000
+
+
+class Trainer:
+    """Fits a PyMC model by variational inference to the rows of a `DataLoader`.
+
+    The trainer refills the model's ``pm.Data`` placeholder with the next full batch at every
+    step. The rows left at the end of a pass open the next one, so every row counts equally
+    often. Before anything is compiled, the model is checked for whatever would make the
+    posterior wrong without an error.
+
+    Parameters
+    ----------
+    method : {"advi", "fullrank_advi"}, default "advi"
+        Independent normals, or one dense normal, over the unconstrained variables.
+    dataloader : DataLoader
+        Where the batches come from.
+    data_name : str or mapping of str to str, optional
+        Name of the ``pm.Data`` for a loader of one array, or a mapping from the names of the
+        loader's arrays to those of the ``pm.Data``. Default: they have the same names.
+    model : pymc.Model, optional
+        Default: the model on the context stack.
+    optimizer : AnnealedAdam or function, optional
+        Default ``AnnealedAdam()``, sized to the number of steps; or one of PyMC's update
+        functions such as ``pm.adam(learning_rate=0.01)``.
+    random_seed : int, numpy.random.Generator or None, optional
+        Seed of the draws. The order of the rows has the loader's seed.
+    backend : {"numba", "jax", "c"}, optional
+        PyTensor backend. Default: PyTensor's own.
+    compile_kwargs : mapping, optional
+        Passed to ``pytensor.function``.
+    progressbar : bool, default True
+        Show progress, where there is a terminal.
+
+    Attributes
+    ----------
+    approximation : pymc.variational.opvi.Approximation or None
+        The result so far, also after an error or an interruption.
+    history : History
+        Steps, losses, rows and seconds on record.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be meant.
+
+    References
+    ----------
+    Kucukelbir, A., Tran, D., Ranganath, R., Gelman, A. and Blei, D. M. (2017).
+    Automatic differentiation variational inference. *Journal of Machine Learning
+    Research* 18(14), 1-45.
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm
+    >>> from pymc_streaming import DataLoader, Trainer
+    >>> y = np.random.default_rng(0).normal(3.0, 1.0, size=10_000)
+    >>> loader = DataLoader(y, batch_size=500, shuffle=True, seed=0)
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu", 0.0, 10.0)
+    ...     batch = pm.Data("batch", loader.placeholder())
+    ...     _ = pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+    ...     approximation = Trainer("advi", loader, random_seed=0, progressbar=False).fit(2_000)
+    >>> abs(float(approximation.mean.eval()[0]) - y.mean()) < 0.01
+    True
+    """
+
+    def __init__(
+        self,
+        method: str = "advi",
+        dataloader: DataLoader | None = None,
+        data_name: str | Mapping[str, str] | None = None,
+        *,
+        model: pm.Model | None = None,
+        optimizer: AnnealedAdam | Optimizer | None = None,
+        random_seed: int | np.random.Generator | None = None,
+        backend: str | None = None,
+        compile_kwargs: Mapping[str, Any] | None = None,
+        progressbar: bool = True,
+    ) -> None:
+        if method not in GUIDES:
+            raise ArgumentError(f"method must be one of {sorted(GUIDES)}, found {method!r}.")
+        if not isinstance(dataloader, DataLoader):
+            raise ArgumentError(
+                f"dataloader must be a DataLoader, found {type(dataloader).__name__}. "
+                "Wrap the data: DataLoader(source, batch_size=4096)."
+            )
+        if optimizer is not None and not isinstance(optimizer, AnnealedAdam) and not callable(optimizer):
+            raise ArgumentError(
+                f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
+                f"pm.adam(learning_rate=0.01), found {optimizer!r}."
+            )
+        try:
+            self._compile_kwargs = resolve_backend_compile_kwargs(
+                backend, dict(compile_kwargs) if compile_kwargs else None
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ArgumentError(
+                f"backend={backend!r} with compile_kwargs={compile_kwargs!r} cannot be used: "
+                f"{error}. Backends are 'numba', 'jax' and 'c'."
+            ) from error
+        self.method = method
+        self.dataloader = dataloader
+        self.data_name = data_name
+        self.model = pm.modelcontext(model)
+        self.optimizer = AnnealedAdam() if optimizer is None else optimizer
+        self.progressbar = progressbar
+        self.approximation: Approximation | None = None
+        self._random = np.random.default_rng(random_seed)
+        self._guide_seed = int(self._random.integers(2**31))
+        self._step: Step | None = None
+        self._position = (0, 0)
+        self._steps = 0
+        self._seconds = 0.0
+        self._recorder = Recorder()
+
+    @property
+    def history(self) -> History:
+        """What was recorded so far, over all calls of `fit`."""
+        return self._recorder.history()
+
+    def fit(self, n: int = 10_000) -> Approximation:
+        """Take exactly `n` steps, each on the next full batch.
+
+        A second call goes on: from the same parameters, with the optimiser's state, at the
+        next row of the stream. The learning rate starts anew.
+
+        Parameters
+        ----------
+        n : int, default 10_000
+            Number of steps.
+
+        Returns
+        -------
+        pymc.variational.opvi.Approximation
+            PyMC's ``MeanField`` or ``FullRank``, the same object at every call, averaged over
+            the last steps, with the recorded negative ELBO as ``hist``. After Ctrl-C it is
+            what was fitted until then.
+
+        Raises
+        ------
+        ModelError
+            If streaming this model would give a wrong posterior.
+        PlaceholderError
+            If batches and ``pm.Data`` do not fit.
+        NonFiniteError
+            If the loss or its gradient is NaN or infinite. The parameters of the last good
+            step are kept in `approximation`.
+        SourceError
+            If the data cannot be read. What was fitted is kept in `approximation`.
+        """
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
+            raise ArgumentError(f"n must be a whole number of steps, at least 1, found {n!r}.")
+        loader = self.dataloader
+        with (
+            FitProgress(int(n), loader.batch_size, enabled=self.progressbar) as progress,
+            loader.stream(self._position) as stream,
+        ):
+            first = next(stream)
+            if self._step is None:
+                self._step = self._prepare(first)
+            try:
+                self._loop(int(n), first, stream, progress)
+            except KeyboardInterrupt:
+                logger.warning(
+                    "Interrupted after %d steps; returning what is fitted so far.", self._steps
+                )
+            finally:
+                self._binding.release()
+                self.approximation = self._guide.write(*self._step.averages())
+                self.approximation.hist = self.history.loss
+        return self.approximation
+
+    def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
+        """Check the model on the first batch, then compile."""
+        loader = self.dataloader
+        self._binding = Binding(self.model, self.data_name, batch)
+        check_model(
+            self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
+        )
+        self._guide = GUIDES[self.method](self.model, self._guide_seed)
+        log_density = self._binding.static(self.model.logp())
+        step = Step(log_density, self._guide, self.optimizer, self._compile_kwargs)
+        started = time.perf_counter()
+        step.compile()
+        logger.info(
+            "Compiled in %.1f s; a pass is %s rows, %.6g batches of %s.",
+            time.perf_counter() - started,
+            f"{loader.total_size:,}",
+            loader.total_size / loader.batch_size,
+            f"{loader.batch_size:,}",
+        )
+        return step
+
+    def _loop(
+        self, n: int, batch: Mapping[str, np.ndarray], stream: BatchStream, progress: FitProgress
+    ) -> None:
+        step, hand_over, watched = self._step, self._binding.hand_over, self._first_pass()
+        assert step is not None
+        step.resume()
+        batch_size = self.dataloader.batch_size
+        average_from = averaging_start(n, self.dataloader.total_size / batch_size)
+        record_every = max(1, n // RECORDS)
+        clock, before = time.perf_counter, self._seconds
+        started = clock()
+        progress.begin()
+        done, size = 0, 1
+        while done < n:
+            size = min(size, n - done)
+            began, base, last_position = clock(), self._steps, self._position
+            noise = self._random.standard_normal((size, self._guide.size), step.noise_dtype.type)
+            rates = self._rates(done, done + size, n).astype(step.noise_dtype)
+            weights = averaging_weights(done, done + size, average_from).astype(step.noise_dtype)
+            positions = []
+            try:
+                for k in range(size):
+                    if done or k:
+                        batch = next(stream)
+                    positions.append(stream.position)
+                    hand_over(batch)
+                    record = (done + k) % record_every == 0
+                    if record or base + k < watched:
+                        loss = step.loss(noise[k])
+                        if not math.isfinite(loss):
+                            break
+                        if record:
+                            rows = (base + k + 1) * batch_size
+                            self._recorder.add(base + k + 1, loss, rows, before + clock() - started)
+                            progress.seen(loss)
+                    step(base + k, noise[k], rates[k, ...], weights[k, ...])
+            finally:
+                good = step.completed - base
+                self._steps += good
+                self._seconds = before + clock() - started
+                if good:
+                    self._position = positions[good - 1]
+            if good < size:
+                raise self._not_finite(positions[good - 1] if good else last_position, noise[good])
+            done += size
+            progress.update(done)
+            # Short enough to show progress and to notice a failed step soon.
+            size = min(LONGEST_CHUNK, 2 * size) if clock() - began < progress.INTERVAL else 1
+
+    def _first_pass(self) -> int:
+        """Steps until every row was seen once.
+
+        Until then the loss is evaluated at every step: a value outside the support of its
+        distribution has an infinite loss, but often a finite gradient.
+        """
+        return math.ceil(self.dataloader.total_size / self.dataloader.batch_size)
+
+    def _rates(self, start: int, stop: int, n: int) -> np.ndarray:
+        if isinstance(self.optimizer, AnnealedAdam):
+            return self.optimizer.rates(start, stop, n)
+        return np.zeros(stop - start)  # PyMC's update functions bring their own
+
+    def _not_finite(self, position: tuple[int, int], noise: np.ndarray) -> NonFiniteError:
+        """The error for a failed step: which variables, and on which rows."""
+        with self.dataloader.stream(position) as stream:
+            batch = next(stream)
+        culprits = not_finite(self._binding, self._guide, batch, noise)
+        rows = self.dataloader.locate(position, self.dataloader.batch_size)
+        return NonFiniteError(
+            f"Step {self._steps + 1:,} is not finite: {culprits}. The batch: {rows}. The parameters "
+            "of the last good step are kept in trainer.approximation. Look for values outside the "
+            "support of the likelihood or far out of scale; a lower learning rate "
+            "(optimizer=AnnealedAdam(learning_rate=0.01)) helps when the parameters ran away."
+        )

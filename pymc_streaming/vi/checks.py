@@ -1,0 +1,392 @@
+"""What is checked once about a model, before anything is compiled.
+
+Each check stands for a way to get a wrong posterior without any error: a likelihood that is
+scaled by the wrong number, or not at all, or that must not be scaled. They look at the graph
+of the model, except the last, which evaluates the log-likelihood of the first batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pymc as pm
+import pytensor
+from pymc.variational.minibatch_rv import MinibatchRandomVariable
+from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.errors import (
+    BatchSizedShapeWarning,
+    DependentRowsError,
+    DiscreteLatentError,
+    FixedObservedError,
+    ModelError,
+    NonFiniteError,
+    NothingStreamedError,
+    ObservedRowsError,
+    PlaceholderError,
+    RowSizedLatentError,
+    StreamedPotentialError,
+    StreamedPriorError,
+    TotalSizeIsBatchCountError,
+    TotalSizeMismatchError,
+    TotalSizeMissingError,
+    TotalSizeTooSmallError,
+    UnstreamedTotalSizeError,
+)
+from pymc_streaming.vi.binding import Binding
+
+__all__ = ["check_model"]
+
+# Pure Python: a probe runs a handful of times, so compiling it would be the whole cost.
+_PROBE_MODE = Mode(linker="py", optimizer="fast_compile")
+
+
+def check_model(
+    binding: Binding, batch: Mapping[str, np.ndarray], *, n_rows: int, num_batches: int
+) -> None:
+    """Refuse a model that streaming would give a wrong posterior.
+
+    Parameters
+    ----------
+    binding : Binding
+        The model and its placeholders.
+    batch : mapping of str to ndarray
+        The first batch.
+    n_rows : int
+        Rows N that one pass streams.
+    num_batches : int
+        Batches in one pass.
+
+    Raises
+    ------
+    ModelError
+        One subclass for each thing that can be wrong.
+    NonFiniteError
+        If the log-likelihood of the first batch is not finite where the fit would start.
+
+    Warns
+    -----
+    BatchSizedShapeWarning
+        If something in the model that does not depend on the batch has its number of rows.
+    """
+    model = binding.model
+    streamed = _streamed_likelihoods(binding)
+    _check_free_variables(binding)
+    _check_potentials(binding)
+    with binding.in_placeholders(batch):
+        for variable in model.observed_RVs:
+            if variable in streamed:
+                _check_total_size(variable, binding, n_rows, num_batches)
+                _check_rows_are_separate(variable)
+                _check_observed(variable, binding)
+            else:
+                _check_unscaled(variable)
+    _warn_batch_sized(binding, streamed)
+    _check_additive(binding, streamed, batch, n_rows)
+
+
+def _streamed_likelihoods(binding: Binding) -> list[TensorVariable]:
+    model = binding.model
+    streamed = [
+        variable
+        for variable in model.observed_RVs
+        if _placeholders_of([variable, model.rvs_to_values[variable]], binding)
+    ]
+    used = {
+        name
+        for variable in streamed
+        for name in _placeholders_of([variable, model.rvs_to_values[variable]], binding)
+    }
+    unused = sorted(set(binding.names.values()) - used)
+    if unused:
+        raise NothingStreamedError(
+            f"No likelihood depends on pm.Data {', '.join(map(repr, unused))}, so streaming it "
+            "changes nothing. Use it in the observed values or parameters of a likelihood, or "
+            "leave its column out."
+        )
+    return streamed
+
+
+def _check_free_variables(binding: Binding) -> None:
+    model = binding.model
+    if not model.free_RVs:
+        raise ModelError("The model has no free variables: there is nothing to fit.")
+    for variable in model.free_RVs:
+        if np.dtype(variable.dtype).kind != "f":
+            raise DiscreteLatentError(
+                f"Free variable {variable.name!r} is discrete ({variable.dtype}); variational "
+                "inference moves along gradients. Marginalise it out, e.g. with pm.Mixture."
+            )
+        # Looking no further than the variable's own parameters: what they inherit from
+        # another free variable is that one's fault.
+        others = [other for other in model.free_RVs if other is not variable]
+        if names := _placeholders_of([variable], binding, blockers=others, through_shape=False):
+            raise StreamedPriorError(
+                f"The prior of {variable.name!r} depends on the values in pm.Data "
+                f"{', '.join(map(repr, names))}: it would be another prior at every step, and PyMC "
+                "does not rescale it. Compute what it needs over the whole table beforehand."
+            )
+        if names := _placeholders_of([variable], binding, blockers=others):
+            raise RowSizedLatentError(
+                f"Free variable {variable.name!r} takes its shape from pm.Data "
+                f"{', '.join(map(repr, names))}: element i would belong to another row in every "
+                "batch. Marginalise it out, or index it by group with a streamed column of "
+                "group codes, e.g. effect[group]."
+            )
+
+
+def _check_potentials(binding: Binding) -> None:
+    model = binding.model
+    random = [*model.free_RVs, *model.observed_RVs]
+    for potential in model.potentials:
+        if names := _placeholders_of([potential], binding, blockers=random):
+            raise StreamedPotentialError(
+                f"Potential {potential.name!r} depends on pm.Data {', '.join(map(repr, names))}; "
+                "PyMC never rescales a potential, so it would count for one batch instead of all "
+                "rows. Write it as a likelihood: pm.CustomDist(..., logp=..., observed=..., "
+                "total_size=len(loader))."
+            )
+
+
+def _check_total_size(
+    variable: TensorVariable, binding: Binding, n_rows: int, num_batches: int
+) -> None:
+    name, batch_size = variable.name, binding.n_rows
+    fix = "Pass total_size=len(loader), which is the number of rows."
+    totals = _total_size(variable)
+    if not totals:
+        raise TotalSizeMissingError(
+            f"Likelihood {name!r} depends on a streamed pm.Data but has no total_size (0 counts "
+            f"as none): {batch_size:,} rows would weigh as much as the prior expects of "
+            f"{n_rows:,}. {fix}"
+        )
+    shape = _value(binding.model.rvs_to_values[variable].shape)
+    if len(shape) == 0:
+        raise ObservedRowsError(
+            f"Likelihood {name!r} observes a single number, not one per row of the batch."
+        )
+    axis, total = next(iter(totals.items()))
+    if total != n_rows:
+        if total == num_batches:
+            raise TotalSizeIsBatchCountError(
+                f"Likelihood {name!r} has total_size={total:,}, the number of batches; it must be "
+                f"the number of rows, {n_rows:,}. {fix}"
+            )
+        if total < batch_size:
+            raise TotalSizeTooSmallError(
+                f"Likelihood {name!r} has total_size={total:,}, less than the {batch_size:,} rows "
+                f"of one batch. {fix}"
+            )
+        raise TotalSizeMismatchError(
+            f"Likelihood {name!r} has total_size={total:,}, but the loader streams {n_rows:,} "
+            f"rows. {fix}"
+        )
+    if shape[axis] != batch_size:
+        raise ObservedRowsError(
+            f"Likelihood {name!r} observes an array of shape {tuple(map(int, shape))}, in which "
+            f"axis {axis} should have the {batch_size:,} rows of a batch: PyMC scales by "
+            "total_size over the length of that axis. Observe one value, or one row, per row "
+            "of the batch."
+        )
+    others = {a: t for a, t in totals.items() if a != axis and t != shape[a]}
+    if others:
+        raise TotalSizeMismatchError(
+            f"Likelihood {name!r} is scaled along axes {sorted(totals)}; only the rows are "
+            f"streamed. Pass total_size=(len(loader), None)."
+        )
+
+
+def _check_rows_are_separate(variable: TensorVariable) -> None:
+    distribution = variable.owner.inputs[0]
+    support = getattr(getattr(distribution.owner, "op", None), "ndim_supp", 0)
+    if support >= variable.ndim:
+        raise DependentRowsError(
+            f"Likelihood {variable.name!r} ({_kind(distribution)}) is one joint distribution over "
+            "all rows of a batch; its log-density is not a sum over rows, so no total_size can "
+            "rescale it. Use a likelihood with independent rows."
+        )
+
+
+def _check_observed(variable: TensorVariable, binding: Binding) -> None:
+    value = binding.model.rvs_to_values[variable]
+    if _placeholders_of([value], binding):
+        return
+    observed = _value(value)
+    if np.all(observed == observed.flat[0]):
+        return  # the zeros or ones of a trick with custom densities: the same for every row
+    raise FixedObservedError(
+        f"Likelihood {variable.name!r} compares a streamed pm.Data with observed values that stay "
+        "the same in every batch. Stream them too: observed=batch[:, k], or a pm.Data of their own."
+    )
+
+
+def _check_unscaled(variable: TensorVariable) -> None:
+    totals = _total_size(variable)
+    shape = tuple(int(n) for n in _value(variable.shape)) if totals else ()
+    if any(total != shape[axis] for axis, total in totals.items()):
+        raise UnstreamedTotalSizeError(
+            f"Likelihood {variable.name!r} is not streamed, but has total_size="
+            f"{next(iter(totals.values())):,} for an array of shape {shape}: it would count "
+            "more than once. Leave total_size out for data that is wholly in the model, and give "
+            "a pm.Minibatch to the loader as an array instead."
+        )
+
+
+def _warn_batch_sized(binding: Binding, streamed: list[TensorVariable]) -> None:
+    model, rows = binding.model, binding.n_rows
+    found = [
+        f"free variable {variable.name!r}"
+        for variable in model.free_RVs
+        if rows in variable.type.shape and rows > 1
+    ]
+    fixed = {
+        node
+        for node in ancestors(
+            [node for rv in streamed for node in (rv, model.rvs_to_values[rv])],
+            blockers=model.free_RVs,
+        )
+        if isinstance(node, Constant | SharedVariable)
+        and node not in binding.placeholders.values()
+        and np.shape(_content(node))[:1] == (rows,)
+    }
+    found += [f"the fixed array {node.name or node.type}" for node in fixed if rows > 1]
+    if found:
+        warnings.warn(
+            f"{found[0][0].upper()}{', '.join(found)[1:]} has the {rows:,} rows of a batch but "
+            "stays the same from batch to batch. If it is meant to go with the rows, stream it; "
+            "if the equality is chance, choose another batch_size.",
+            BatchSizedShapeWarning,
+            stacklevel=4,
+        )
+
+
+def _check_additive(
+    binding: Binding,
+    streamed: list[TensorVariable],
+    batch: Mapping[str, np.ndarray],
+    n_rows: int,
+) -> None:
+    """Hold f(batch) against f(even rows) + f(odd rows), at the start and away from it."""
+    model = binding.model
+    values = [model.rvs_to_values[variable] for variable in model.free_RVs]
+    terms = [term.sum() for term in model.logp(vars=streamed, sum=False)]
+    function = pytensor.function(values, terms, mode=_PROBE_MODE, on_unused_input="ignore")
+    start = model.initial_point(random_seed=0)
+    noise = np.random.default_rng(0)
+    away = {
+        name: (value + 0.5 * noise.standard_normal(value.shape)).astype(value.dtype)
+        for name, value in start.items()
+    }
+
+    def log_likelihoods(rows: Mapping[str, np.ndarray], point: Mapping[str, np.ndarray]) -> np.ndarray:
+        count = len(next(iter(rows.values())))
+        with binding.in_placeholders(rows):
+            scaled = function(*[point[value.name] for value in values])
+        return np.asarray(scaled, dtype=np.float64) * (count / n_rows)
+
+    def take(index: slice | np.ndarray) -> dict[str, np.ndarray]:
+        return {key: array[index] for key, array in batch.items()}
+
+    names = [variable.name for variable in streamed]
+    for point in (start, away):
+        try:
+            whole = log_likelihoods(batch, point)
+        except Exception as error:
+            raise PlaceholderError(
+                f"The model cannot be evaluated on the first batch "
+                f"({', '.join(f'{key}: {array.shape}' for key, array in batch.items())}): {error}"
+            ) from error
+        if point is start and not np.all(np.isfinite(whole)):
+            bad = [name for name, value in zip(names, whole, strict=True) if not np.isfinite(value)]
+            raise NonFiniteError(
+                f"The log-likelihood of {', '.join(map(repr, bad))} on the first batch is not finite "
+                "where the fit would start. Are there values outside the support of the "
+                "distribution, or does the starting point (initval=) need a change?"
+            )
+        if binding.n_rows < 2:
+            continue
+        try:
+            parts = [log_likelihoods(take(slice(k, None, 2)), point) for k in (0, 1)]
+            expected = whole
+        except Exception:  # the model has a fixed number of rows: swap rows instead of splitting
+            parts, expected = _swapped(log_likelihoods, take, whole, point, binding.n_rows)
+        size = np.abs(expected) + np.abs(parts[0]) + np.abs(parts[1])
+        tolerance = 1e3 * np.finfo(pytensor.config.floatX).eps
+        for name, difference, scale in zip(names, sum(parts) - expected, size, strict=True):
+            if abs(difference) > tolerance * max(scale, 1.0):
+                raise DependentRowsError(
+                    f"The log-likelihood of {name!r} is not a sum over rows: the even and the odd "
+                    f"rows of the first batch give {difference:+.6g} more than the batch. Something "
+                    "mixes rows (a mean or standard deviation of the batch, a lag, a mean instead "
+                    "of a sum), so rescaling by total_size is wrong. Compute it over the whole table "
+                    "beforehand."
+                )
+
+
+def _swapped(log_likelihoods, take, whole, point, count):  # type: ignore[no-untyped-def]
+    """The same test at a fixed number of rows: two mixtures of a batch and its reversal."""
+    forward, backward = np.arange(count), np.arange(count)[::-1]
+    even = np.arange(count) % 2 == 0
+    parts = [
+        log_likelihoods(take(np.where(even, forward, backward)), point),
+        log_likelihoods(take(np.where(even, backward, forward)), point),
+    ]
+    return parts, whole + log_likelihoods(take(backward), point)
+
+
+def _placeholders_of(
+    variables: Iterable[Variable],
+    binding: Binding,
+    *,
+    blockers: Iterable[Variable] = (),
+    through_shape: bool = True,
+) -> list[str]:
+    """Names of the streamed ``pm.Data`` that `variables` depend on, sorted."""
+    found: set[str] = set()
+    names = {placeholder: binding.names[key] for key, placeholder in binding.placeholders.items()}
+    blocked, seen = set(blockers), set()
+    pending = list(variables)
+    while pending:
+        variable = pending.pop()
+        if variable in seen or variable in blocked:
+            continue
+        seen.add(variable)
+        if variable in names:
+            found.add(names[variable])
+        node = variable.owner
+        if node is not None and (through_shape or not isinstance(node.op, Shape | Shape_i)):
+            pending.extend(node.inputs)
+    return sorted(found)
+
+
+def _total_size(variable: TensorVariable) -> dict[int, int]:
+    """The ``total_size`` of an observed variable, by axis; empty when it has none."""
+    node = variable.owner
+    if node is None or not isinstance(node.op, MinibatchRandomVariable):
+        return {}
+    sizes = dict(enumerate(node.inputs[1:]))
+    return {
+        axis: int(_value(size)) for axis, size in sizes.items() if isinstance(size, TensorVariable)
+    }
+
+
+def _value(variable: Variable) -> np.ndarray:
+    return np.asarray(pytensor.function([], variable, mode=_PROBE_MODE, on_unused_input="ignore")())
+
+
+def _content(node: Constant | SharedVariable) -> object:
+    if isinstance(node.type, RandomType):
+        return None
+    return node.data if isinstance(node, Constant) else node.get_value(borrow=True)
+
+
+def _kind(variable: Variable) -> str:
+    return type(variable.owner.op).__name__.removesuffix("RV") if variable.owner else "observed"

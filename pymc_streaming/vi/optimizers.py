@@ -1,0 +1,112 @@
+"""How far a step goes: optimisers, and a learning rate sized to the run.
+
+An optimiser is PyMC's own kind of object: a function of gradients and parameters that
+returns updates, such as ``pm.adam(learning_rate=0.01)``. The default anneals Adam's
+rate to nothing over the steps of one ``fit``, so the last iterate is not noisy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pymc as pm
+from pytensor.tensor.sharedvar import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.errors import ArgumentError
+
+__all__ = ["AnnealedAdam", "Optimizer", "averaging_start", "averaging_weights"]
+
+#: PyMC's update functions, e.g. ``pm.adam(learning_rate=0.01)``.
+Optimizer = Callable[
+    [Sequence[TensorVariable], Sequence[SharedVariable]], Mapping[SharedVariable, TensorVariable]
+]
+
+# The part of a run whose iterates are averaged.
+AVERAGED_PART = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class AnnealedAdam:
+    """Adam whose learning rate falls along half a cosine over the steps of a fit.
+
+    Parameters
+    ----------
+    learning_rate : float, default 0.05
+        Rate of the first step, in the units of the unconstrained parameters. Over a fit
+        of n steps a parameter can travel about ``learning_rate * n / 2``.
+
+    Raises
+    ------
+    ArgumentError
+        If the rate is not a positive number.
+
+    References
+    ----------
+    Kingma, D. P. and Ba, J. (2015). Adam: a method for stochastic optimization. ICLR.
+    Loshchilov, I. and Hutter, F. (2017). SGDR: stochastic gradient descent with warm
+    restarts. ICLR.
+
+    Examples
+    --------
+    >>> from pymc_streaming import AnnealedAdam
+    >>> AnnealedAdam(learning_rate=0.1).rates(0, 4, 4).round(4).tolist()
+    [0.1, 0.0854, 0.05, 0.0146]
+    """
+
+    learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ArgumentError(
+                f"learning_rate must be a positive number, found {self.learning_rate!r}."
+            )
+
+    def rates(self, start: int, stop: int, n: int) -> np.ndarray:
+        """Learning rates of steps `start` to `stop` (excluded) of a fit of `n` steps."""
+        return 0.5 * self.learning_rate * (1.0 + np.cos(np.pi * np.arange(start, stop) / n))
+
+    def updates(
+        self, gradient: TensorVariable, parameter: SharedVariable, rate: TensorVariable
+    ) -> Mapping[SharedVariable, TensorVariable]:
+        """One Adam update of `parameter` at the learning rate `rate`."""
+        return pm.adam([gradient], [parameter], learning_rate=rate)
+
+
+def averaging_start(n: int, steps_per_epoch: float) -> int:
+    """First step of a fit of `n` steps whose iterates enter the average.
+
+    The average covers the last three tenths of the run, in whole epochs if at least one
+    fits: over an epoch every row has pulled exactly once, so whatever order the rows came
+    in leaves no trace to first order.
+
+    References
+    ----------
+    Polyak, B. T. and Juditsky, A. B. (1992). Acceleration of stochastic approximation by
+    averaging. *SIAM Journal on Control and Optimization* 30(4), 838-855.
+
+    Examples
+    --------
+    >>> averaging_start(20_000, 250.0)
+    14000
+    >>> averaging_start(20_000, 5_500.0)
+    14500
+    """
+    epochs = int(AVERAGED_PART * n / steps_per_epoch)
+    averaged = epochs * steps_per_epoch if epochs else AVERAGED_PART * n
+    return n - max(1, round(averaged))
+
+
+def averaging_weights(start: int, stop: int, average_from: int) -> np.ndarray:
+    """Weights with which steps `start` to `stop` (excluded) enter the running average.
+
+    Before `average_from` the weight is one: the average is the iterate.
+
+    Examples
+    --------
+    >>> averaging_weights(2, 6, 3).tolist()
+    [1.0, 1.0, 0.5, 0.3333333333333333]
+    """
+    return 1.0 / np.maximum(1, np.arange(start, stop) - average_from + 1)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pymc_streaming.errors import ArgumentError, CorruptFileError, MissingFileError, SourceError
+from pymc_streaming.sources.files import OpenFiles, find_files, reading
+
+
+def labels(path: object, pattern: str = "*.parquet") -> list[str]:
+    return [file.label for file in find_files(path, pattern)]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    names = [
+        "b/2.parquet",
+        "b/10.parquet",
+        "a.parquet",
+        "notes.txt",
+        "_temporary/x.parquet",
+        ".hidden.parquet",
+        "b/_SUCCESS.parquet",
+        "c/.cache/y.parquet",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"x": [1.0]}), tmp_path / name)
+    return tmp_path
+
+
+def test_folder_is_searched_recursively_without_hidden_names(tree: Path) -> None:
+    assert labels(tree) == ["a.parquet", "b/10.parquet", "b/2.parquet"]
+    assert labels(f"{tree}/") == labels(tree)
+    assert labels(tree, "1*.parquet") == ["10.parquet"]
+
+
+def test_hidden_folder_is_read_when_named(tree: Path) -> None:
+    assert labels(tree / "_temporary") == ["x.parquet"]
+    assert labels(tree / ".hidden.parquet") == [".hidden.parquet"]
+    assert labels(f"{tree}/_temp*/*") == ["x.parquet"]
+
+
+def test_globs(tree: Path) -> None:
+    assert labels(f"{tree}/*.parquet") == ["a.parquet"]
+    assert labels(f"{tree}/**/*.parquet") == labels(tree)
+    assert labels(f"{tree}/[b]") == ["10.parquet", "2.parquet"]
+    assert labels(f"{tree}/b/?.parquet") == ["2.parquet"]
+
+
+def test_list_keeps_its_order(tree: Path) -> None:
+    assert labels([tree / "b" / "2.parquet", str(tree / "a.parquet")]) == [
+        "b/2.parquet",
+        "a.parquet",
+    ]
+
+
+def test_file_listed_twice_is_refused(tree: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"a\.parquet is listed more than once"):
+        labels([tree, tree / "a.parquet"])
+
+
+def test_url(tree: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/test_url/p/1.parquet", b"")
+    memory.pipe("/test_url/p/_x/2.parquet", b"")
+    (file,) = find_files("memory://test_url/", "*.parquet")
+    assert file.path == "memory:///test_url/p/1.parquet"
+    assert not file.is_local
+    assert labels("memory://test_url/*/*.parquet") == ["1.parquet"]
+    assert labels(f"file://{tree}/b") == ["10.parquet", "2.parquet"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "no*thing", "b/*.csv"])
+def test_nothing_found(tree: Path, name: str) -> None:
+    with pytest.raises(MissingFileError, match=str(tree)):
+        labels(tree / name)
+
+
+def test_folder_without_match_says_what_was_searched(tree: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"no file matches '\*\.csv' in this folder") as error:
+        labels(tree, "*.csv")
+    assert isinstance(error.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("path", [[], [1], 3.5, "nosuchprotocol://x/y.parquet"])
+def test_no_path(path: object) -> None:
+    with pytest.raises((ArgumentError, TypeError)):
+        labels(path)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (FileNotFoundError("gone"), MissingFileError),
+        (PermissionError("no"), SourceError),
+        (TimeoutError("slow"), SourceError),
+        (OSError(5, "input/output error"), SourceError),
+        (OSError("Unexpected end of stream"), CorruptFileError),
+        (pa.ArrowInvalid("magic bytes"), CorruptFileError),
+        (RuntimeError("of some remote library"), SourceError),
+    ],
+)
+def test_errors_are_translated(raised: Exception, expected: type[SourceError]) -> None:
+    with pytest.raises(SourceError, match=r"part-0\.parquet") as error, reading("part-0.parquet"):
+        raise raised
+    assert type(error.value) is expected
+    assert error.value.__cause__ is raised
+
+
+def test_files_stay_open_and_few(tmp_path: Path) -> None:
+    for i in range(12):
+        pq.write_table(pa.table({"x": [i]}), tmp_path / f"{i:02}.parquet")
+    files = find_files(tmp_path, "*.parquet")
+    pool = OpenFiles()
+    with pool.borrow(files[0]) as first:
+        with pool.borrow(files[0]) as second:  # never shared while in use
+            assert second is not first
+    with pool.borrow(files[0]) as again:
+        assert again in (first, second)
+    for file in files:
+        with pool.borrow(file):
+            pass
+    assert len(pool._idle) == 8
+
+
+def test_file_that_failed_is_not_kept(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
+    (file,) = find_files(tmp_path, "*.parquet")
+    pool = OpenFiles()
+    with pytest.raises(CorruptFileError, match="row group 3"), pool.borrow(file, 3):
+        raise pa.ArrowInvalid("bad")
+    assert pool._idle == []

@@ -212,12 +212,17 @@ class Trainer:
         """Check the model on the first batch, then compile."""
         loader = self.dataloader
         self._binding = Binding(self.model, self.data_name, batch)
-        check_model(
+        streamed = check_model(
             self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
         )
         self._guide = GUIDES[self.method](self.model, self._guide_seed)
-        log_density = self._binding.static(self.model.logp())
-        step = Step(log_density, self._guide, self.optimizer, self._compile_kwargs)
+        step = Step(
+            self._binding.static(self.model.logp()),
+            [self._binding.static(term) for term in self.model.logp(vars=streamed, sum=False)],
+            self._guide,
+            self.optimizer,
+            self._compile_kwargs,
+        )
         started = time.perf_counter()
         step.compile()
         logger.info(
@@ -232,7 +237,7 @@ class Trainer:
     def _loop(
         self, n: int, batch: Mapping[str, np.ndarray], stream: BatchStream, progress: FitProgress
     ) -> None:
-        step, hand_over, watched = self._step, self._binding.hand_over, self._first_pass()
+        step, hand_over = self._step, self._binding.hand_over
         assert step is not None
         step.resume()
         batch_size = self.dataloader.batch_size
@@ -255,15 +260,13 @@ class Trainer:
                         batch = next(stream)
                     positions.append(stream.position)
                     hand_over(batch)
-                    record = (done + k) % record_every == 0
-                    if record or base + k < watched:
+                    if (done + k) % record_every == 0:
                         loss = step.loss(noise[k])
                         if not math.isfinite(loss):
                             break
-                        if record:
-                            rows = (base + k + 1) * batch_size
-                            self._recorder.add(base + k + 1, loss, rows, before + clock() - started)
-                            progress.seen(loss)
+                        seconds = before + clock() - started
+                        self._recorder.add(base + k + 1, loss, (base + k + 1) * batch_size, seconds)
+                        progress.seen(loss)
                     step(base + k, noise[k], rates[k, ...], weights[k, ...])
             finally:
                 good = step.completed - base
@@ -277,14 +280,6 @@ class Trainer:
             progress.update(done)
             # Short enough to show progress and to notice a failed step soon.
             size = min(LONGEST_CHUNK, 2 * size) if clock() - began < progress.INTERVAL else 1
-
-    def _first_pass(self) -> int:
-        """Steps until every row was seen once.
-
-        Until then the loss is evaluated at every step: a value outside the support of its
-        distribution has an infinite loss, but often a finite gradient.
-        """
-        return math.ceil(self.dataloader.total_size / self.dataloader.batch_size)
 
     def _rates(self, start: int, stop: int, n: int) -> np.ndarray:
         if isinstance(self.optimizer, AnnealedAdam):

@@ -19,7 +19,16 @@ from pymc_streaming.errors import (
 from pymc_streaming.sources.arrays import named_arrays, narrowed, refuse_large
 from pymc_streaming.sources.base import ArraySpec, Block
 
-__all__ = ["AUTO", "Column", "ColumnPlan", "Transform", "described", "shortened"]
+__all__ = [
+    "AUTO",
+    "Column",
+    "ColumnPlan",
+    "Transform",
+    "canonical_type",
+    "decoded",
+    "described",
+    "shortened",
+]
 
 #: From the columns of a block to its arrays.
 Transform = Callable[[dict[str, np.ndarray]], Any]
@@ -31,6 +40,28 @@ AUTO = "auto"
 _STRIP = 8192
 
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def canonical_type(arrow_type: pa.DataType) -> pa.DataType:
+    """The type without its encoding: dictionaries are decoded, all strings are one type."""
+    if pa.types.is_dictionary(arrow_type):
+        return canonical_type(arrow_type.value_type)
+    if (
+        pa.types.is_string(arrow_type)
+        or pa.types.is_large_string(arrow_type)
+        or pa.types.is_string_view(arrow_type)
+    ):
+        return pa.large_string()
+    return arrow_type
+
+
+def decoded(array: pa.Array) -> pa.Array:
+    """The values of a dictionary array; any other array as it is."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    # Cast first: Arrow cannot take from every kind of string.
+    dictionary = array.dictionary.cast(canonical_type(array.type))
+    return dictionary.take(array.indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +105,7 @@ class Column:
         kind = self.type
         if self.levels is not None:
             return self._codes(array, where)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = decoded(array)
         if pa.types.is_decimal(kind):
             return _numpy(array.cast(pa.float64()))
         if pa.types.is_date32(kind) or pa.types.is_time32(kind):
@@ -107,9 +137,7 @@ class Column:
     def transform_input(self, array: pa.Array, where: str) -> np.ndarray:
         """A writable array of its own for the transform, of the same dtype in every block."""
         if self.is_text:
-            if pa.types.is_dictionary(array.type):
-                array = array.dictionary_decode()
-            return _numpy(array.cast(self.type))
+            return _numpy(decoded(array).cast(self.type))
         if self.nullable:
             numbers = self.values(array.drop_null(), where)
             if self.is_whole:
@@ -278,7 +306,7 @@ def _numpy(array: pa.Array) -> np.ndarray:
 def _without_null_levels(array: pa.Array) -> pa.Array:
     # A null in the dictionary itself is one that null_count does not see.
     if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
-        return array.dictionary_decode()
+        return decoded(array)
     return array
 
 

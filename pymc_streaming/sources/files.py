@@ -73,7 +73,7 @@ def find_files(path: Paths, pattern: str) -> list[DataFile]:
     SourceError
         If the file system cannot be asked.
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    paths = path if isinstance(path, list | tuple) else [path]
     if not paths:
         raise ArgumentError("path is an empty list, expected at least one file.")
     found = [file for item in paths for file in _find(item, pattern)]
@@ -139,7 +139,8 @@ def _below(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str
 
 def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str]:
     if not any(letter in root for letter in "*?["):
-        raise MissingFileError(f"{root}: there is no such file or folder.")
+        filesystem.info(root)  # raises what isfile and isdir keep to themselves
+        raise MissingFileError(f"{root}: this is neither a file nor a folder.")
     parts = root.split("/")
     first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))
     asked_hidden = any(part.startswith((".", "_")) for part in parts[first:])

@@ -10,9 +10,8 @@ import pyarrow.dataset as ds
 from pyarrow import acero
 
 from pymc_streaming.errors import ArgumentError, SchemaError, SourceError
-from pymc_streaming.sources.columns import shortened
+from pymc_streaming.sources.columns import canonical_type, shortened
 from pymc_streaming.sources.files import DataFile
-from pymc_streaming.sources.plan import canonical_type
 
 __all__ = ["RowFilter"]
 
@@ -57,7 +56,8 @@ class RowFilter:
                 f"{where}: the filter {expression} does not fit the types of its columns: {error}"
             ) from error
         # Arrow does not tell which columns an expression uses: those it cannot do without.
-        self.columns = [name for name in schema.names if not self._works_without(schema, name)]
+        used = [name for i, name in enumerate(schema.names) if not self._works_without(schema, i)]
+        self.columns = used or schema.names[:1]  # some column must say how many rows there are
         # Statistics know nothing of NaN, and NaN passes filters such as x != 1.
         self._prunes = not any(
             pa.types.is_floating(schema.field(name).type)
@@ -90,9 +90,9 @@ class RowFilter:
         keep = acero.Declaration("filter", acero.FilterNodeOptions(self.expression), [source])
         return keep.to_table(use_threads=False)
 
-    def _works_without(self, schema: pa.Schema, name: str) -> bool:
+    def _works_without(self, schema: pa.Schema, i: int) -> bool:
         try:
-            self.apply(schema.remove(schema.get_field_index(name)).empty_table())
+            self.apply(schema.remove(i).empty_table())
         except pa.ArrowInvalid:
             return False
         return True

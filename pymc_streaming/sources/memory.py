@@ -18,7 +18,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.sources.arrays import block_dtype, floating_dtype, named_arrays, narrowed
 from pymc_streaming.sources.base import ArraySpec, Block, Fragment, IterableDataset
-from pymc_streaming.sources.columns import Transform, described
+from pymc_streaming.sources.columns import Transform, decoded, described
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
 
 __all__ = [
@@ -263,5 +263,5 @@ def _arrow_table(table: Any) -> pa.Table:
 
 def _null_count(column: pa.ChunkedArray) -> int:
     if pa.types.is_dictionary(column.type):  # whose levels may be null themselves
-        return sum(chunk.dictionary_decode().null_count for chunk in column.chunks)
+        return sum(decoded(chunk).null_count for chunk in column.chunks)
     return int(column.null_count)

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 
 from pymc_streaming.errors import RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
-from pymc_streaming.sources.columns import ColumnPlan, Transform, described
+from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files
 from pymc_streaming.sources.filters import RowFilter
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
-    canonical_type,
     column_levels,
     missing_column,
     plan_columns,
@@ -35,7 +34,9 @@ _BLOCK_BYTES = 16 * 2**20
 # A remote row group up to this size is fetched at once, in few requests.
 _COALESCED_BYTES = 64 * 2**20
 
-_THREADS = 8
+# Footers wait for a remote store most of the time; a scan takes memory for every thread.
+_FOOTER_THREADS = 16
+_SCAN_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def parquet_source(
     of str and None. A numeric or categorical column with a null anywhere in the files
     (their statistics tell, and without statistics it is assumed) arrives as float64
     in every block, NaN for null. Of what it returns, floats become ``floatX``, and
-    integers and booleans int64. NaN that it leaves is an error.
+    integers and booleans int64. NaN that it leaves is an error. A loader with several
+    workers calls it from several threads at a time.
 
     Examples
     --------
@@ -203,13 +205,19 @@ class ParquetSource(IterableDataset):
 
         def read_footers(file: DataFile) -> list[_Footer]:
             with OpenFiles().borrow(file) as opened:
+                if not opened.metadata.num_rows:  # nor are there types to compare
+                    return []
                 _check_schema(opened.schema_arrow, file, expected, first, columns is None)
                 kept: Sequence[int] = range(opened.num_row_groups)
                 if self._filter is not None:
                     kept = self._filter.row_groups(file, opened.num_row_groups)
-                return [_footer(opened.metadata, group, file, checked) for group in kept]
+                return [_footer(opened.metadata, group, file, set(expected)) for group in kept]
 
-        footers = [footer for found in _in_threads(read_footers, files) for footer in found]
+        footers = [
+            footer
+            for found in _in_threads(read_footers, files, _FOOTER_THREADS)
+            for footer in found
+        ]
         if transform is None and filters is None:
             _refuse_known_nulls(plan, footers)
         widest = max((footer.row_bytes for footer in footers), default=1.0)
@@ -223,7 +231,9 @@ class ParquetSource(IterableDataset):
         groups = [footer.fragment for footer in footers]
         levels: dict[str, set[Any]] = {name: set() for name in plan.auto}
         if self._filter is not None or levels:
-            groups = list(_in_threads(lambda group: self._scan(group, levels), groups))
+            groups = list(
+                _in_threads(lambda group: self._scan(group, levels), groups, _SCAN_THREADS)
+            )
         self.fragments = [group for group in groups if group.n_rows]
         if not self.fragments:
             reason = "has no rows" if filters is None else f"has no row that passes {filters}"
@@ -308,7 +318,7 @@ def _check_schema(
         )
 
 
-def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: list[str]) -> _Footer:
+def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: set[str]) -> _Footer:
     group = metadata.row_group(number)
     chunks = {}
     for i in range(group.num_columns):
@@ -338,15 +348,17 @@ def _refuse_known_nulls(plan: ColumnPlan, footers: list[_Footer]) -> None:
 
 def _nullable(plan: ColumnPlan, footers: list[_Footer]) -> set[str]:
     """The columns that hold a null, or may for all that is known."""
-    return {name for footer in footers for name in plan.names if footer.nulls.get(name, None) != 0}
+    return {name for footer in footers for name in plan.names if footer.nulls.get(name) != 0}
 
 
-def _in_threads[In, Out](function: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
-    """Results in order. Waiting for a remote store takes most of the time, hence threads."""
+def _in_threads[In, Out](
+    function: Callable[[In], Out], items: Sequence[In], n_threads: int
+) -> Iterator[Out]:
+    """Results in the order of the items."""
     if len(items) == 1:
         yield function(items[0])
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(n_threads) as pool:
         try:
             yield from pool.map(function, items)
         finally:

@@ -14,12 +14,19 @@ import pyarrow.compute as pc
 from pymc_streaming.errors import ArgumentError, CategoryError, SchemaError
 from pymc_streaming.sources.arrays import floating_dtype
 from pymc_streaming.sources.base import SINGLE, ArraySpec
-from pymc_streaming.sources.columns import AUTO, Column, ColumnPlan, Transform, shortened
+from pymc_streaming.sources.columns import (
+    AUTO,
+    Column,
+    ColumnPlan,
+    Transform,
+    canonical_type,
+    decoded,
+    shortened,
+)
 
 __all__ = [
     "Categories",
     "Columns",
-    "canonical_type",
     "column_levels",
     "missing_column",
     "plan_columns",
@@ -32,19 +39,6 @@ Categories = str | Mapping[str, str | Sequence[str] | Sequence[int]] | None
 
 # Levels live in memory, all of them: a column with more is an identifier, not a category.
 MAX_AUTO_LEVELS = 1_000_000
-
-
-def canonical_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type without its encoding: dictionaries are decoded, all strings are one type."""
-    if pa.types.is_dictionary(arrow_type):
-        return canonical_type(arrow_type.value_type)
-    if (
-        pa.types.is_string(arrow_type)
-        or pa.types.is_large_string(arrow_type)
-        or pa.types.is_string_view(arrow_type)
-    ):
-        return pa.large_string()
-    return arrow_type
 
 
 def plan_columns(
@@ -115,10 +109,7 @@ def plan_columns(
 
 def column_levels(array: pa.Array, name: str, found: set[Any], where: str) -> None:
     """Add the distinct values of `array`, without null, to `found`."""
-    unique = pc.unique(array)
-    if pa.types.is_dictionary(unique.type):
-        unique = unique.dictionary_decode()
-    found.update(unique.drop_null().to_pylist())
+    found.update(decoded(pc.unique(array)).drop_null().to_pylist())
     if len(found) > MAX_AUTO_LEVELS:
         raise CategoryError(
             f"{where}: column {name!r} has more than {MAX_AUTO_LEVELS:,} levels, too many for "

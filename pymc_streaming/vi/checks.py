@@ -51,7 +51,7 @@ _PROBE_MODE = Mode(linker="py", optimizer="fast_compile")
 
 def check_model(
     binding: Binding, batch: Mapping[str, np.ndarray], *, n_rows: int, num_batches: int
-) -> None:
+) -> list[TensorVariable]:
     """Refuse a model that streaming would give a wrong posterior.
 
     Parameters
@@ -64,6 +64,11 @@ def check_model(
         Rows N that one pass streams.
     num_batches : int
         Batches in one pass.
+
+    Returns
+    -------
+    list of TensorVariable
+        The observed variables whose likelihood is streamed.
 
     Raises
     ------
@@ -91,6 +96,7 @@ def check_model(
                 _check_unscaled(variable)
     _warn_batch_sized(binding, streamed)
     _check_additive(binding, streamed, batch, n_rows)
+    return streamed
 
 
 def _streamed_likelihoods(binding: Binding) -> list[TensorVariable]:
@@ -169,10 +175,6 @@ def _check_total_size(
             f"{n_rows:,}. {fix}"
         )
     shape = _value(binding.model.rvs_to_values[variable].shape)
-    if len(shape) == 0:
-        raise ObservedRowsError(
-            f"Likelihood {name!r} observes a single number, not one per row of the batch."
-        )
     axis, total = next(iter(totals.items()))
     if total != n_rows:
         if total == num_batches:

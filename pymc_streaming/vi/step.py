@@ -1,11 +1,11 @@
-"""The compiled step: one batch in, parameters moved, nothing out.
+r"""The compiled step: one batch in, parameters moved, nothing out.
 
 Per step the negative ELBO of the batch
 
 .. math::
 
-    -\\mathbb{E}_q[\\log p(z) + \\tfrac{N}{B} \\textstyle\\sum_{i \\in B} \\log p(y_i \\mid z)]
-    - \\mathbb{H}[q]
+    -\mathbb{E}_q[\log p(z) + \tfrac{N}{B} \textstyle\sum_{i \in B} \log p(y_i \mid z)]
+    - \mathbb{H}[q]
 
 is differentiated at a reparametrised draw; it is the objective of ``pm.ADVI``, unscaled.
 
@@ -19,12 +19,13 @@ draws at a million rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.mode import get_mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.tensor.sharedvar import SharedVariable
@@ -32,6 +33,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
+from pymc_streaming.vi.support import inside_support
 
 __all__ = ["SCALES_EVERY", "Step"]
 
@@ -47,6 +49,8 @@ class Step:
     log_density : TensorVariable
         The model's joint log-density (scaled to N), a scalar function of the value
         variables and of the batch, which sits in shared variables.
+    log_likelihoods : sequence of TensorVariable
+        Its streamed terms, elementwise.
     guide : Guide
         Family that is fitted.
     optimizer : AnnealedAdam or Optimizer
@@ -56,19 +60,26 @@ class Step:
 
     Notes
     -----
-    A step whose gradient is not finite changes nothing, and neither does any after it, so
+    A step whose gradient is not finite, or that meets data outside the support, changes nothing, and neither does any after it, so
     the parameters stay those of the last good step; `completed` counts the good ones.
     """
 
     def __init__(
         self,
         log_density: TensorVariable,
+        log_likelihoods: Sequence[TensorVariable],
         guide: Guide,
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self._guide = guide
-        self._compile_kwargs = {**compile_kwargs, "trust_input": True, "on_unused_input": "ignore"}
+        self._compile_kwargs = {
+            **compile_kwargs,
+            # The conditions behind PyMC's parameter checks are in `inside_support` already.
+            "mode": get_mode(compile_kwargs.get("mode")).including("local_remove_check_parameter"),
+            "trust_input": True,
+            "on_unused_input": "ignore",
+        }
         float_x = pytensor.config.floatX
         self.noise_dtype = np.dtype(float_x)
         noise = pt.tensor("noise", shape=(guide.size,), dtype=float_x)
@@ -80,7 +91,11 @@ class Step:
             return -flat(log_density, guide, draw)
 
         deviation = guide.deviation(noise)
-        self._plain = negative_log_density(guide.location + deviation) - guide.entropy()
+        draw = guide.location + deviation
+        self._inside_support = pt.all(
+            [inside_support(flat(term, guide, draw)) for term in log_likelihoods]
+        )
+        self._plain = negative_log_density(draw) - guide.entropy()
         self._mirrored = negative_log_density(guide.location - deviation) - guide.entropy()
 
         # The optimiser is applied once per parameter, to a stand-in for its gradient, so that
@@ -114,10 +129,19 @@ class Step:
         gradients = pytensor.grad(pair, guide.parameters)
         self._move_all = self._function(dict(zip(guide.parameters, gradients, strict=True)))
         self._loss = pytensor.function([self._inputs[0]], self._plain, **self._compile_kwargs)
+        # Some backends compile at the first call; while halted, a call changes nothing.
+        self._halted.set_value(np.asarray(True))
+        noise = np.zeros(guide.size, self.noise_dtype)
+        nothing = np.zeros((), self.noise_dtype)
+        self._move_location(noise, nothing, nothing)
+        self._move_all(noise, nothing, nothing)
+        self._loss(noise)
+        self.resume()
 
     def _function(self, gradients: dict[SharedVariable, TensorVariable]) -> Any:
         finite = pt.isfinite(pt.add(*[gradient.sum() for gradient in gradients.values()]))
-        good = finite & ~self._halted
+        possible = finite & self._inside_support
+        good = possible & ~self._halted
         updates: dict[SharedVariable, Variable] = {}
         for parameter, gradient in gradients.items():
             wanted = self._optimizer_updates[parameter]
@@ -134,7 +158,7 @@ class Step:
             current = updates.get(parameter, parameter)
             updates[average] = (average + weight * (current - average)).astype(average.dtype)
         updates[self._completed] = self._completed + good.astype("int64")
-        updates[self._halted] = self._halted | ~finite
+        updates[self._halted] = self._halted | ~possible
         return pytensor.function(self._inputs, [], updates=updates, **self._compile_kwargs)
 
     def __call__(self, index: int, noise: np.ndarray, rate: np.ndarray, weight: np.ndarray) -> None:

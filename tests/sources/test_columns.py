@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytensor
 import pytest
 
@@ -22,8 +21,9 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.sources import IterableDataset, read_checked, table_source
 from pymc_streaming.sources import plan as plan_module
+from pymc_streaming.sources.columns import canonical_type
 
-UTC = datetime.UTC
+UTC = dt.UTC
 
 
 def read(source: IterableDataset) -> dict[str, np.ndarray]:
@@ -45,7 +45,7 @@ def test_integers(kind: pa.DataType) -> None:
     np.testing.assert_array_equal(values, [0, 3, 127])
 
 
-WHEN = [datetime.datetime(1970, 1, 1, 0, 0, 1, 500_000), datetime.datetime(2001, 1, 1)]
+WHEN = [dt.datetime(1970, 1, 1, 0, 0, 1, 500_000), dt.datetime(2001, 1, 1)]
 SECONDS = [1.5, 978307200.0]
 
 
@@ -57,7 +57,7 @@ SECONDS = [1.5, 978307200.0]
         (pa.array(np.array([0.5, 2], np.float16)), [0.5, 2.0], np.float64),
         (pa.array([decimal.Decimal("1.25"), decimal.Decimal(-3)]), [1.25, -3.0], np.float64),
         (pa.array([0, 11323], pa.date32()), [0, 11323], np.int64),
-        (pa.array([datetime.date(1969, 12, 31)], pa.date64()), [-1], np.int64),
+        (pa.array([dt.date(1969, 12, 31)], pa.date64()), [-1], np.int64),
         (pa.array(WHEN, pa.timestamp("ms")), SECONDS, np.float64),
         (pa.array(WHEN, pa.timestamp("us", "UTC")), SECONDS, np.float64),
         (pa.array(WHEN, pa.timestamp("ns")), SECONDS, np.float64),
@@ -205,7 +205,7 @@ def test_duplicate_columns() -> None:
     with pytest.raises(SchemaError, match="column 'a' is selected 2 times"):
         table_source(pa.table({"a": [1]}), columns=["a", "a"])
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
-    with pytest.raises(SchemaError, match="column 'a' is .*2 times|more than once"):
+    with pytest.raises(SchemaError, match="column 'a' is selected 2 times"):
         table_source(twice)
     with pytest.raises(SchemaError, match="more than once"):
         table_source(twice, columns=["a"])
@@ -271,7 +271,7 @@ def test_too_many_levels(monkeypatch: pytest.MonkeyPatch) -> None:
         (pa.array([1, None]), None),
         (pa.array([1.0, None]), None),
         (pa.array([True, None]), None),
-        (pa.array(WHEN[:1] + [None], pa.timestamp("s")), None),
+        (pa.array([*WHEN[:1], None], pa.timestamp("s")), None),
         (pa.array(["a", None]), "auto"),
         (pa.array(["a", None]).dictionary_encode(), "auto"),
         (pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", None])), "auto"),
@@ -317,7 +317,7 @@ def test_what_a_transform_receives() -> None:
             "dict_null": pa.DictionaryArray.from_arrays([0, 1], pa.array(["x", None])),
         }
     )
-    levels = {name: "auto" for name in ("code", "code_null", "dict_null")}
+    levels = dict.fromkeys(("code", "code_null", "dict_null"), "auto")
     seen = seen_by_transform(table, categories=levels)
     assert list(seen) == table.column_names
     assert {name: array.dtype.name for name, array in seen.items()} == {
@@ -422,7 +422,9 @@ def test_nan_that_a_transform_leaves() -> None:
     ],
 )
 def test_transform_that_fails(transform: Any, message: str) -> None:
-    with pytest.raises(TransformError, match=rf"table, rows 0 to 1: the transform.*{message}|{message}"):
+    with pytest.raises(
+        TransformError, match=rf"table, rows 0 to 1: the transform.*{message}|{message}"
+    ):
         table_source(pa.table({"x": [1.0, 2.0]}), transform=transform)
 
 
@@ -462,6 +464,5 @@ def test_masked_output_is_refused() -> None:
 
 def test_canonical_type_keeps_what_is_no_encoding() -> None:
     nested = pa.dictionary(pa.int8(), pa.string_view())
-    assert plan_module.canonical_type(nested) == pa.large_string()
-    assert plan_module.canonical_type(pa.int8()) == pa.int8()
-    assert pc.field("x") is not None
+    assert canonical_type(nested) == pa.large_string()
+    assert canonical_type(pa.int8()) == pa.int8()

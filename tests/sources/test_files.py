@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
         "c/.cache/y.parquet",
     ]
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"x": [1.0]}), tmp_path / name)
     return tmp_path
 
@@ -82,14 +82,16 @@ def test_nothing_found(tree: Path, name: str) -> None:
 
 
 def test_folder_without_match_says_what_was_searched(tree: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"no file matches '\*\.csv' in this folder") as error:
+    with pytest.raises(
+        MissingFileError, match=r"no file matches '\*\.csv' in this folder"
+    ) as error:
         labels(tree, "*.csv")
     assert isinstance(error.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("path", [[], [1], 3.5, "nosuchprotocol://x/y.parquet"])
 def test_no_path(path: object) -> None:
-    with pytest.raises((ArgumentError, TypeError)):
+    with pytest.raises(ArgumentError):
         labels(path)
 
 
@@ -117,9 +119,8 @@ def test_files_stay_open_and_few(tmp_path: Path) -> None:
         pq.write_table(pa.table({"x": [i]}), tmp_path / f"{i:02}.parquet")
     files = find_files(tmp_path, "*.parquet")
     pool = OpenFiles()
-    with pool.borrow(files[0]) as first:
-        with pool.borrow(files[0]) as second:  # never shared while in use
-            assert second is not first
+    with pool.borrow(files[0]) as first, pool.borrow(files[0]) as second:
+        assert second is not first  # never shared while in use
     with pool.borrow(files[0]) as again:
         assert again in (first, second)
     for file in files:

@@ -34,7 +34,6 @@
 
     StreamingWarning
     ├── RowCountWarning                a pass was spent on counting rows
-    ├── FragmentSizeWarning            a file whose layout makes reading slow
     └── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
 
 ``except StreamingError`` catches whatever this package raises on purpose.
@@ -50,7 +49,6 @@ __all__ = [
     "DiscreteLatentError",
     "FitError",
     "FixedObservedError",
-    "FragmentSizeWarning",
     "MissingFileError",
     "MissingValueError",
     "ModelError",
@@ -199,10 +197,6 @@ class StreamingWarning(UserWarning):
 
 class RowCountWarning(StreamingWarning):
     """A whole pass over the data was spent on counting its rows."""
-
-
-class FragmentSizeWarning(StreamingWarning):
-    """The layout of a file makes reading it slower than it need be."""
 
 
 class BatchSizedShapeWarning(StreamingWarning):

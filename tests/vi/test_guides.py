@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pymc as pm
+import pytest
+
+from pymc_streaming.vi.guides import FullRankGuide, MeanFieldGuide
+
+
+@pytest.fixture(scope="module")
+def model() -> pm.Model:
+    with pm.Model() as model:
+        pm.Normal("a", 1.0, 2.0, shape=(2, 2))
+        pm.HalfNormal("s", 1.0)
+    return model
+
+
+def draws(guide, n: int = 4) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(size=(n, guide.size))
+    return np.array([(guide.location + guide.deviation(row)).eval() for row in noise]), noise
+
+
+def test_it_starts_at_the_initial_point(model):
+    guide = MeanFieldGuide(model, 0)
+    assert guide.size == 5
+    np.testing.assert_allclose(guide.location.get_value()[:4], 1.0)
+
+
+def test_mean_field_writes_what_it_draws_from(model):
+    guide = MeanFieldGuide(model, 0)
+    location, log_scale = np.arange(5.0), np.log([1e-6, 0.1, 1.0, 50.0, 1e4])
+    guide.location.set_value(location)
+    guide.scales["log_scale"].set_value(log_scale)
+    approximation = guide.write(location, {"log_scale": log_scale})
+    np.testing.assert_allclose(approximation.mean.eval(), location)
+    np.testing.assert_allclose(approximation.std.eval(), np.exp(log_scale), rtol=1e-6)
+    found, noise = draws(guide)
+    np.testing.assert_allclose(found, location + np.exp(log_scale) * noise)
+
+
+def test_full_rank_writes_what_it_draws_from(model):
+    guide = FullRankGuide(model, 0)
+    rng = np.random.default_rng(1)
+    location, log_scale = rng.normal(size=5), rng.normal(size=5)
+    below = rng.normal(size=10)
+    guide.location.set_value(location)
+    guide.scales["log_scale"].set_value(log_scale)
+    guide.scales["below_diagonal"].set_value(below)
+    unit = np.eye(5)
+    unit[np.tril_indices(5, -1)] = below
+    cholesky = np.exp(log_scale)[:, None] * unit
+    approximation = guide.write(location, {"log_scale": log_scale, "below_diagonal": below})
+    np.testing.assert_allclose(approximation.cov.eval(), cholesky @ cholesky.T, rtol=1e-6)
+    found, noise = draws(guide)
+    np.testing.assert_allclose(found, location + noise @ cholesky.T)
+    _, determinant = np.linalg.slogdet(2 * np.pi * np.e * cholesky @ cholesky.T)
+    np.testing.assert_allclose(guide.entropy().eval(), 0.5 * determinant)

@@ -1,0 +1,88 @@
+"""Which rows, in which order: a pure function of (seed, epoch).
+
+The fragments are permuted; their rows, in that order of fragments, form one long stream; the
+stream is cut into windows of exactly the size of the shuffle buffer; each window is permuted.
+Nothing depends on blocks, threads or reading ahead, so any position can be sought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Order", "Position"]
+
+#: Epoch, and rows already delivered in it.
+Position = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of all epochs.
+
+    Parameters
+    ----------
+    counts : tuple of int or None
+        Rows of each fragment; None where only reading it can tell.
+    window : int or None
+        Rows that are permuted together; None for the order of the source itself.
+    seed : int
+        Seed of both permutations.
+    """
+
+    counts: tuple[int | None, ...]
+    window: int | None
+    seed: int
+
+    def fragments(self, epoch: int) -> np.ndarray:
+        """Indices of the fragments in the order in which `epoch` reads them."""
+        if self.window is None:
+            return np.arange(len(self.counts))
+        return self._generator(epoch, 0).permutation(len(self.counts))
+
+    def permutation(self, epoch: int, window: int, n_rows: int) -> np.ndarray:
+        """Order of the rows within window number `window`, which holds `n_rows`."""
+        return self._generator(epoch, 1, window).permutation(n_rows)
+
+    def seek(self, epoch: int, row: int) -> tuple[np.ndarray, int, int]:
+        """Where to start reading so that row number `row` of `epoch` is not missed.
+
+        Returns
+        -------
+        fragments : ndarray of int
+            Fragments to read, in order.
+        skip : int
+            Rows to skip at the beginning of the first.
+        base : int
+            Row of the epoch, at the beginning of a window, that comes after those.
+        """
+        base = row if self.window is None else row - row % self.window
+        fragments = self.fragments(epoch)
+        passed = 0
+        for place, fragment in enumerate(fragments):
+            count = self.counts[fragment]
+            # A fragment of unknown length can only be read and discarded.
+            if count is None or passed + count > base:
+                return fragments[place:], base - passed, base
+            passed += count
+        return fragments[len(fragments) :], 0, base
+
+    def sources_of(self, epoch: int, start: int, stop: int) -> Iterator[int]:
+        """Fragments that rows `start` to `stop` (excluded) of `epoch` can have come from."""
+        if self.window is not None:
+            start -= start % self.window
+            stop += -stop % self.window
+        passed = 0
+        for fragment in self.fragments(epoch):
+            count = self.counts[fragment]
+            if count is None:
+                yield int(fragment)
+                return
+            if passed < stop and passed + count > start:
+                yield int(fragment)
+            passed += count
+
+    def _generator(self, epoch: int, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, *key)))

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytest
+from models import KNOWN, conjugate_normal, correlated_linear
+from pytensor.compile.mode import Mode
+
+from pymc_streaming import (
+    AnnealedAdam,
+    ArraySpec,
+    DataLoader,
+    Fragment,
+    IterableDataset,
+    Trainer,
+    errors,
+    generator_source,
+)
+
+# Nothing is compiled: what is tested is the loop, not the speed.
+FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
+
+
+def loader_for(known, batch_size: int = 500) -> DataLoader:
+    return DataLoader(known.data if len(known.data) > 1 else known.data["batch"], batch_size,
+                      shuffle=True, seed=0)
+
+
+def small_model(loader: DataLoader) -> pm.Model:
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 10.0)
+        batch = pm.Data("batch", np.full(loader.batch_size, 7.0))
+        pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+    return model
+
+
+def small_trainer(y=None, batch_size=50, **options) -> Trainer:
+    y = np.random.default_rng(0).normal(2.0, 1.0, size=1_000) if y is None else y
+    loader = y if isinstance(y, DataLoader) else DataLoader(y, batch_size, shuffle=True, seed=1)
+    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    return Trainer("advi", loader, model=small_model(loader), **options)
+
+
+@pytest.mark.parametrize("build", KNOWN, ids=lambda build: build.__name__)
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_known_posteriors(build, method):
+    known = build()
+    loader = loader_for(known)
+    approximation = Trainer(
+        method, loader, model=known.build(loader), random_seed=0, progressbar=False
+    ).fit(6_000)
+    mean, covariance = approximation.mean.eval(), approximation.cov.eval()
+    sd = np.sqrt(np.diag(known.covariance))
+    assert np.abs((mean - known.mean) / sd).max() < 0.35
+    if method == "advi":
+        np.testing.assert_allclose(np.sqrt(np.diag(covariance)), known.mean_field_sd, rtol=0.1)
+    else:
+        error = np.linalg.norm(covariance - known.covariance, 2)
+        assert error / np.linalg.norm(known.covariance, 2) < 0.1
+
+
+def test_the_linear_problem_is_correlated():
+    covariance = correlated_linear().covariance
+    sd = np.sqrt(np.diag(covariance))
+    assert np.abs(covariance / np.outer(sd, sd) - np.eye(5)).max() >= 0.89
+
+
+@pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")
+@pytest.mark.parametrize("float_x", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["numba", "jax", "c"])
+def test_conjugate_normal_on_every_backend(backend, float_x):
+    with pytensor.config.change_flags(floatX=float_x):
+        known = conjugate_normal()
+        loader = loader_for(known)
+        assert loader.layout["batch"].dtype == float_x
+        approximation = Trainer(
+            "advi", loader, model=known.build(loader), random_seed=0, backend=backend,
+            progressbar=False,
+        ).fit(4_000)
+        sd = known.mean_field_sd[0]
+        assert approximation.mean.eval().dtype == float_x
+        assert approximation.mean.eval()[0] == pytest.approx(known.mean[0], abs=0.3 * sd)
+        assert approximation.std.eval()[0] == pytest.approx(sd, rel=0.1)
+
+
+class Recording(IterableDataset):
+    """Remembers what was read, and can fail or interrupt."""
+
+    def __init__(self, y, size=100, on_row=None):
+        self.layout = {"batch": ArraySpec((), np.dtype("float64"), ("y",))}
+        self.y, self.size = y, size
+        self.fragments = [
+            Fragment(len(y[i : i + size]), f"piece {i // size}") for i in range(0, len(y), size)
+        ]
+
+    def read(self, fragment):
+        start = self.size * int(fragment.origin.split()[1])
+        yield {"batch": self.y[start : start + self.size]}
+
+
+def handed_over(trainer: Trainer, n: int) -> np.ndarray:
+    """The rows that `n` steps see, in order."""
+    seen = []
+    prepare = trainer._prepare
+
+    def spying(batch):
+        step = prepare(batch)
+        hand_over = trainer._binding.hand_over
+
+        def spy(batch):
+            seen.append(batch["batch"].copy())
+            hand_over(batch)
+
+        trainer._binding.hand_over = spy
+        return step
+
+    trainer._prepare = spying
+    trainer.fit(n)
+    trainer._prepare = prepare
+    return np.concatenate(seen)
+
+
+def test_exactly_n_steps_on_consecutive_full_batches():
+    y = np.arange(1_030.0)
+    trainer = small_trainer(DataLoader(y, 100, shuffle=True, seed=3))
+    rows = handed_over(trainer, 31)
+    assert len(rows) == 3_100
+    for epoch in range(3):  # the tail of each pass opens the next: nothing lost, nothing doubled
+        assert sorted(rows[epoch * 1_030 : (epoch + 1) * 1_030]) == list(y)
+
+
+def test_a_second_fit_goes_on():
+    once, twice = (small_trainer(np.arange(1_030.0), batch_size=100) for _ in range(2))
+    rows = handed_over(once, 25)
+    first = handed_over(twice, 10)
+    compiled = twice._step
+    state = twice._guide.location.get_value().copy()
+    seen = []
+    original = twice._binding.hand_over
+    twice._binding.hand_over = lambda batch: (seen.append(batch["batch"].copy()), original(batch))
+    start = []
+    loop = twice._loop
+    twice._loop = lambda *a: (start.append(twice._guide.location.get_value().copy()), loop(*a))
+    twice.fit(15)
+    assert twice._step is compiled
+    np.testing.assert_array_equal(start[0], state)
+    np.testing.assert_array_equal(np.concatenate([first, *seen]), rows)
+    assert twice.history.step[-1] <= 25
+    assert np.all(np.diff(twice.history.step) > 0)
+
+
+def test_the_same_seeds_give_the_same_parameters():
+    results = [small_trainer().fit(200).mean.eval()[0] for _ in range(2)]
+    assert results[0] == results[1]
+    assert small_trainer(random_seed=1).fit(200).mean.eval()[0] != results[0]
+
+
+def test_the_placeholder_is_untouched_and_the_result_is_pymcs():
+    trainer = small_trainer()
+    approximation = trainer.fit(300)
+    assert isinstance(approximation, pm.MeanField)
+    np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
+    trace = approximation.sample(100, random_seed=0)
+    assert trace.posterior["mu"].shape == (1, 100)
+
+
+def test_history_is_the_negative_elbo_in_nats():
+    trainer = small_trainer()
+    approximation = trainer.fit(3_000)
+    history = trainer.history
+    assert len(history.step) == len(history.loss) == len(history.rows) == len(history.seconds)
+    np.testing.assert_array_equal(history.rows, 50 * history.step)
+    np.testing.assert_array_equal(approximation.hist, history.loss)
+    assert np.all(np.diff(history.seconds) > 0)
+    y = trainer.dataloader.source.read(trainer.dataloader.source.fragments[0])
+    y = next(iter(y))["batch"]
+    # Conjugate: the bound is tight, so the loss is minus the log evidence.
+    n, s0 = len(y), 10.0
+    evidence = (
+        -0.5 * n * np.log(2 * np.pi)
+        - 0.5 * np.log(1 + n * s0**2)
+        - 0.5 * (np.sum(y**2) - np.sum(y) ** 2 / (n + 1 / s0**2))
+    )
+    assert history.loss[-400:].mean() == pytest.approx(-evidence, rel=0.02)
+
+
+def test_a_long_history_is_short():
+    trainer = small_trainer()
+    trainer.fit(5_000)
+    assert 900 <= len(trainer.history.step) <= 1_100
+
+
+def test_model_from_the_context_and_by_position():
+    y = np.random.default_rng(0).normal(size=200)
+    loader = DataLoader(y, 50)
+    with small_model(loader):
+        Trainer("advi", loader, "batch", progressbar=False, compile_kwargs=FAST).fit(3)
+
+
+def test_pymc_optimizers():
+    trainer = small_trainer(optimizer=pm.adam(learning_rate=0.02))
+    y = trainer.dataloader.source
+    approximation = trainer.fit(4_000)
+    mean = next(iter(y.read(y.fragments[0])))["batch"].mean()
+    assert approximation.mean.eval()[0] == pytest.approx(mean, abs=0.02)
+    assert approximation.std.eval()[0] == pytest.approx(1 / np.sqrt(1_000), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "nuts"},
+        {"dataloader": np.zeros(3)},
+        {"dataloader": None},
+        {"optimizer": "adam"},
+        {"backend": "fortran"},
+    ],
+)
+def test_arguments_that_cannot_be_meant(options):
+    loader = DataLoader(np.zeros(100), 10)
+    with pytest.raises(errors.ArgumentError, match=next(iter(options))):
+        Trainer(**({"dataloader": loader, "model": small_model(loader)} | options))
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, "10"])
+def test_numbers_of_steps_that_cannot_be_meant(n):
+    with pytest.raises(errors.ArgumentError, match="n must be"):
+        small_trainer().fit(n)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
+    y = np.random.default_rng(0).normal(2.0, 1.0, size=1_000)
+    y[730] = 1e200
+    loader = DataLoader(Recording(y), 50)
+    trainer = small_trainer(loader)
+    with pytest.raises(errors.NonFiniteError, match=r"(?s)Step 15 .*'y'.*piece 7.*last good step"):
+        trainer.fit(100)
+    good = trainer.approximation.mean.eval()[0]
+    assert np.isfinite(good)
+    assert trainer._steps == 14
+    same = small_trainer(DataLoader(Recording(y), 50))
+    rates = AnnealedAdam().rates(0, 100, 100)
+    same._rates = lambda start, stop, n: rates[start:stop]
+    assert same.fit(14).mean.eval()[0] == good
+    np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
+
+
+def test_counts_below_zero_deep_in_the_data():
+    y = np.random.default_rng(0).poisson(3.0, size=1_000)
+    y[730] = -1
+    loader = DataLoader({"y": y}, 50)
+    with pm.Model() as model:
+        rate = pm.Exponential("rate", 1.0)
+        data = pm.Data("y", np.zeros(50, int))
+        pm.Poisson("likelihood", rate, observed=data, total_size=len(loader))
+    trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    with pytest.raises(errors.NonFiniteError, match=r"Step 15 .*'likelihood' is -inf"):
+        trainer.fit(100)
+
+
+def test_interrupted_after_a_while():
+    trainer = small_trainer()
+    trainer.fit(10)
+    steps = 0
+    hand_over = trainer._binding.hand_over
+
+    def interrupting(batch):
+        nonlocal steps
+        steps += 1
+        if steps == 40:
+            raise KeyboardInterrupt
+        hand_over(batch)
+
+    trainer._binding.hand_over = interrupting
+    approximation = trainer.fit(10_000)
+    assert trainer._steps == 10 + 39
+    assert np.isfinite(approximation.mean.eval()).all()
+    trainer._binding.hand_over = hand_over
+    assert trainer.fit(5) is approximation
+    assert trainer._steps == 54
+
+
+def test_an_error_in_the_data_keeps_what_was_fitted():
+    class Broken(Recording):
+        def read(self, fragment):
+            if fragment.origin == "piece 7":
+                raise errors.CorruptFileError("piece 7 is damaged")
+            yield from super().read(fragment)
+
+    y = np.random.default_rng(0).normal(size=1_000)
+    trainer = small_trainer(DataLoader(Broken(y), 50))
+    with pytest.raises(errors.CorruptFileError, match="piece 7"):
+        trainer.fit(100)
+    assert trainer._steps == 14
+    assert trainer.approximation is not None
+    np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
+
+
+def test_nan_in_a_late_block_is_named():
+    y = np.random.default_rng(0).normal(size=1_000)
+    y[730] = np.nan
+    trainer = small_trainer(DataLoader(Recording(y), 50))
+    with pytest.raises(errors.MissingValueError, match="piece 7"):
+        trainer.fit(100)
+
+
+def test_wrong_n_is_caught_at_the_end_of_the_first_pass():
+    y = np.random.default_rng(0).normal(size=1_000)
+    source = generator_source(lambda: iter([y[:500], y[500:]]), n_rows=900)
+    trainer = small_trainer(DataLoader(source, 50))
+    with pytest.raises(errors.RowCountError, match=r"900"):
+        trainer.fit(100)
+    assert trainer._steps <= 20
+
+
+def test_no_thread_is_left():
+    before = set(threading.enumerate())
+    trainer = small_trainer()
+    trainer.fit(20)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_source_that_reuses_its_buffer():
+    y = np.random.default_rng(0).normal(2.0, 1.0, size=(20, 50))
+
+    def reusing():
+        buffer = np.empty(50)
+        for rows in y:
+            buffer[:] = rows
+            yield buffer
+
+    trainer = small_trainer(DataLoader(generator_source(reusing, n_rows=1_000), 50))
+    np.testing.assert_array_equal(handed_over(trainer, 20), y.ravel())
+
+
+def test_silent_without_a_terminal(capfd):
+    small_trainer(progressbar=True).fit(20)
+    output = capfd.readouterr()
+    assert output.out == output.err == ""

@@ -76,13 +76,10 @@ def conjugate_normal(n_rows: int = 20_000) -> KnownPosterior:
 
 
 def correlated_linear(n_rows: int = 20_000) -> KnownPosterior:
-    """Five coefficients whose posterior correlations reach 0.9."""
+    """Five coefficients, each correlated 0.9 with the next in the posterior."""
     rng = np.random.default_rng(2)
-    shared = rng.normal(size=(n_rows, 1))
-    X = np.sqrt(0.9) * shared * np.array([1, -1, 1, -1, 1]) + np.sqrt(0.1) * rng.normal(
-        size=(n_rows, 5)
-    )
-    X[:, 2:] = rng.normal(size=(n_rows, 3)) + 0.3 * X[:, 2:]
+    lags = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
+    X = rng.normal(size=(n_rows, 5)) @ np.linalg.cholesky(np.linalg.inv(0.9**lags)).T
     beta = np.array([0.5, -1.0, 0.3, 2.0, -0.7])
     y = X @ beta + rng.normal(size=n_rows)
     precision = X.T @ X + np.eye(5) / 3.0**2

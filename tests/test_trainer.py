@@ -6,7 +6,7 @@ import numpy as np
 import pymc as pm
 import pytensor
 import pytest
-from models import KNOWN, conjugate_normal, correlated_linear
+from tests.models import KNOWN, conjugate_normal, correlated_linear
 from pytensor.compile.mode import Mode
 
 from pymc_streaming import (
@@ -65,7 +65,8 @@ def test_known_posteriors(build, method):
 def test_the_linear_problem_is_correlated():
     covariance = correlated_linear().covariance
     sd = np.sqrt(np.diag(covariance))
-    assert np.abs(covariance / np.outer(sd, sd) - np.eye(5)).max() >= 0.89
+    neighbours = np.diag(covariance / np.outer(sd, sd), 1)
+    np.testing.assert_allclose(neighbours, 0.9, atol=0.01)
 
 
 @pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")
@@ -245,7 +246,8 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
     same = small_trainer(DataLoader(Recording(y), 50))
     rates = AnnealedAdam().rates(0, 100, 100)
     same._rates = lambda start, stop, n: rates[start:stop]
-    assert same.fit(14).mean.eval()[0] == good
+    same.fit(14)
+    assert same._guide.location.get_value()[0] == good
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
 
 

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.compile.mode import get_mode
+from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
+from pytensor.link.jax.linker import JAXLinker
 from pytensor.tensor.sharedvar import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
@@ -73,10 +74,12 @@ class Step:
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self._guide = guide
+        mode = get_mode(compile_kwargs.get("mode"))
+        _allow_64_bits(mode)
         self._compile_kwargs = {
             **compile_kwargs,
             # The conditions behind PyMC's parameter checks are in `inside_support` already.
-            "mode": get_mode(compile_kwargs.get("mode")).including("local_remove_check_parameter"),
+            "mode": mode.including("local_remove_check_parameter"),
             "trust_input": True,
             "on_unused_input": "ignore",
         }
@@ -200,6 +203,15 @@ class Step:
             for name, scale in guide.scales.items()
         }
         return location, scales
+
+
+def _allow_64_bits(mode: Mode) -> None:
+    """Keep JAX from cutting float64 and int64 to half, which it does unless told otherwise."""
+    if isinstance(mode.linker, JAXLinker):
+        import jax
+        import pytensor.link.jax.dispatch  # sets the same switch when it is imported
+
+        jax.config.update("jax_enable_x64", True)
 
 
 def flat(expression: TensorVariable, guide: Guide, draw: TensorVariable) -> TensorVariable:

@@ -51,7 +51,7 @@ def test_known_posteriors(build, method):
     loader = loader_for(known)
     approximation = Trainer(
         method, loader, model=known.build(loader), random_seed=0, progressbar=False
-    ).fit(6_000)
+    ).fit(6_000 if method == "advi" else 12_000)
     mean, covariance = approximation.mean.eval(), approximation.cov.eval()
     sd = np.sqrt(np.diag(known.covariance))
     assert np.abs((mean - known.mean) / sd).max() < 0.35

@@ -47,7 +47,11 @@ class Guide(abc.ABC):
         Mean, shape (d,).
     scales : dict of str to TensorSharedVariable
         Everything that is not the location.
+    scales_every : int
+        Steps from one move of the scales to the next.
     """
+
+    scales_every: int
 
     def __init__(self, model: pm.Model, random_seed: int | None) -> None:
         self.approximation = self._make_approximation(model, random_seed)
@@ -94,6 +98,8 @@ class MeanFieldGuide(Guide):
     Research* 18(14), 1-45.
     """
 
+    scales_every = 4
+
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.MeanField(model=model, random_seed=random_seed)
 
@@ -120,6 +126,8 @@ class FullRankGuide(Guide):
     ----------
     Kucukelbir et al. (2017), as for :class:`MeanFieldGuide`, section 2.4.
     """
+
+    scales_every = 1  # of d (d + 1) / 2 parameters each is harder to tell from noise
 
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.FullRank(model=model, random_seed=random_seed)

@@ -9,12 +9,12 @@ Per step the negative ELBO of the batch
 
 is differentiated at a reparametrised draw; it is the objective of ``pm.ADVI``, unscaled.
 
-The location moves at every step, on one draw. The scales move at every fourth step, on a
-draw and its mirror image: the gradient of a scale is the draw times the gradient of the
+The location moves at every step, on one draw. The scales move at every `Guide.scales_every`-th
+step, on a draw and its mirror image: the gradient of a scale is the draw times the gradient of the
 log-density, and with one draw the noise of picking rows, which grows with the square root
 of N / B, hides it. In an antithetic pair that noise cancels exactly, because both halves see
-the same rows. A pair every fourth step costs a quarter more and is worth hundreds of plain
-draws at a million rows.
+the same rows. For independent normals a pair every fourth step costs a quarter more and is
+worth hundreds of plain draws at a million rows.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
 from pymc_streaming.vi.support import inside_support
 
-__all__ = ["SCALES_EVERY", "Step"]
-
-# Scales move at every step whose number divides by this.
-SCALES_EVERY = 4
+__all__ = ["Step", "flat"]
 
 
 class Step:
@@ -126,18 +123,21 @@ class Step:
     def compile(self) -> None:
         """Compile the functions: the slow part, seconds to a minute when nothing is cached."""
         guide = self._guide
-        gradient = pytensor.grad(self._plain, guide.location)
-        self._move_location = self._function({guide.location: gradient})
         pair = 0.5 * (self._plain + self._mirrored)
         gradients = pytensor.grad(pair, guide.parameters)
-        self._move_all = self._function(dict(zip(guide.parameters, gradients, strict=True)))
+        move_all = self._function(dict(zip(guide.parameters, gradients, strict=True)))
+        self._moves = [move_all]
+        if guide.scales_every > 1:
+            gradient = pytensor.grad(self._plain, guide.location)
+            move_location = self._function({guide.location: gradient})
+            self._moves += [move_location] * (guide.scales_every - 1)
         self._loss = pytensor.function([self._inputs[0]], self._plain, **self._compile_kwargs)
         # Some backends compile at the first call; while halted, a call changes nothing.
         self._halted.set_value(np.asarray(True))
         noise = np.zeros(guide.size, self.noise_dtype)
         nothing = np.zeros((), self.noise_dtype)
-        self._move_location(noise, nothing, nothing)
-        self._move_all(noise, nothing, nothing)
+        for move in self._moves[:2]:
+            move(noise, nothing, nothing)
         self._loss(noise)
         self.resume()
 
@@ -176,10 +176,7 @@ class Step:
         rate, weight : ndarray, shape ()
             Learning rate; weight of the new iterate in the running average.
         """
-        if index % SCALES_EVERY:
-            self._move_location(noise, rate, weight)
-        else:
-            self._move_all(noise, rate, weight)
+        self._moves[index % len(self._moves)](noise, rate, weight)
 
     def loss(self, noise: np.ndarray) -> float:
         """Negative ELBO of the batch at the draw made of `noise`, before the step is taken."""

@@ -1,6 +1,6 @@
 """How close a streamed fit comes to the exact posterior and to scikit-learn.
 
-    python -m benchmarks.accuracy --rows 1000000 --steps 20000
+python -m benchmarks.accuracy --rows 1000000 --steps 20000
 """
 
 from __future__ import annotations
@@ -32,17 +32,23 @@ def main() -> None:
         reference.fit(rows[:, :13], rows[:, 13])
         coefficients = np.concatenate([reference.intercept_, reference.coef_[0]])
         del rows
-        print("| seed | correlation with scikit-learn | max abs difference from the exact mode "
-              "| the same in sds | sd over exact | seconds |")
+        print(
+            "| seed | correlation with scikit-learn | max abs difference from the exact mode "
+            "| the same in sds | sd over exact | seconds |"
+        )
         print("| --- | --- | --- | --- | --- | --- |")
         for seed in range(options.seeds):
             loader = DataLoader(
-                parquet_source(folder, transform=prepare), options.batch_size, shuffle=True,
+                parquet_source(folder, transform=prepare),
+                options.batch_size,
+                shuffle=True,
                 seed=seed,
             )
             started = time.perf_counter()
             approximation = Trainer(
-                "advi", loader, model=criteo.model(options.batch_size, len(loader)),
+                "advi",
+                loader,
+                model=criteo.model(options.batch_size, len(loader)),
                 random_seed=seed,
             ).fit(options.steps)
             seconds = time.perf_counter() - started

@@ -18,7 +18,7 @@ from pymc_streaming.demo import PRIOR_SCALE, prepare, write_table
 def table(n_rows: int, seed: int = 0) -> Iterator[Path]:
     """A folder of Parquet shards, for as long as it is needed."""
     with tempfile.TemporaryDirectory() as folder:
-        write_table(Path(folder), n_rows, seed, lambda rows: None)
+        write_table(Path(folder), n_rows, seed)
         yield Path(folder)
 
 

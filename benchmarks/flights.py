@@ -132,19 +132,32 @@ def main() -> None:
 
     mode, curvature, flights = fresh(exact_mode, options.path)
     common = flights > 5_000
-    print(f"Exact mode: intercept {mode[0]:.4f}, slopes {np.round(mode[1:6], 4)}; "
-          f"{common.sum()} of {len(flights)} airports have over 5,000 flights.")
-    print("| fit | max error of slopes | of airports | sd of slopes over exact | seconds | M rows/s "
-          "| peak memory |")
+    print(
+        f"Exact mode: intercept {mode[0]:.4f}, slopes {np.round(mode[1:6], 4)}; "
+        f"{common.sum()} of {len(flights)} airports have over 5,000 flights."
+    )
+    print(
+        "| fit | max error of slopes | of airports | sd of slopes over exact | seconds | M rows/s "
+        "| peak memory |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     runs = {
         "streamed from disk": (
-            streamed, options.path, options.steps, options.batch_size, options.buffer_size,
+            streamed,
+            options.path,
+            options.steps,
+            options.batch_size,
+            options.buffer_size,
             options.seed,
         )
     } | {
         f"pm.Minibatch in memory, {name}": (
-            minibatch, options.path, options.steps, options.batch_size, options.seed, name
+            minibatch,
+            options.path,
+            options.steps,
+            options.batch_size,
+            options.seed,
+            name,
         )
         for name in ("default", "adam")
     }

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -49,7 +50,9 @@ class Fit:
     loss: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # rows, loss
 
 
-def write_table(folder: Path, n_rows: int, seed: int, on_shard: Callable[[int], None]) -> None:
+def write_table(
+    folder: Path, n_rows: int, seed: int, on_shard: Callable[[int], object] | None = None
+) -> None:
     """Write a table shaped like the Criteo click logs, in shards of 250,000 rows.
 
     Thirteen integer features with heavy tails that share two hidden factors, and a label that
@@ -77,7 +80,8 @@ def write_table(folder: Path, n_rows: int, seed: int, on_shard: Callable[[int], 
             use_dictionary=False,
         )
         temporary.rename(part)
-        on_shard(min(SHARD_ROWS, n_rows - start))
+        if on_shard is not None:
+            on_shard(min(SHARD_ROWS, n_rows - start))
 
 
 def prepare(block: dict[str, np.ndarray]) -> np.ndarray:
@@ -88,7 +92,8 @@ def prepare(block: dict[str, np.ndarray]) -> np.ndarray:
 
 def _counts(rng: np.random.Generator, n_rows: int, loadings: np.ndarray) -> np.ndarray:
     hidden = rng.normal(size=(n_rows, 2)) @ loadings + rng.normal(size=(n_rows, 13))
-    return np.exp(LOG_MEAN + LOG_SCALE * hidden).clip(max=1e9).astype(np.int32)
+    counts: np.ndarray = np.exp(LOG_MEAN + LOG_SCALE * hidden).clip(max=1e9).astype(np.int32)
+    return counts
 
 
 def _scaled(counts: np.ndarray) -> np.ndarray:
@@ -107,7 +112,7 @@ def _intercept_for(rate: float, linear: np.ndarray) -> float:
 
 
 def fit_streaming(folder: Path, n_steps: int, seed: int) -> Fit:
-    """This package: Parquet on disk, a few megabytes at a time."""
+    """Stream Parquet from disk, a few megabytes at a time."""
     import pymc as pm
 
     from pymc_streaming import DataLoader, Trainer, parquet_source
@@ -164,7 +169,7 @@ def fit_minibatch(folder: Path, n_steps: int, seed: int) -> Fit:
     )
 
 
-def fit_sklearn(folder: Path, n_steps: int, seed: int) -> Fit:
+def fit_sklearn(folder: Path) -> Fit:
     """The reference: scikit-learn on all rows, to convergence, under the same prior."""
     from sklearn.linear_model import LogisticRegression
 
@@ -240,13 +245,13 @@ def run_demo(n_rows: int, seed: int, output: Path, *, n_steps: int = 10_000) -> 
     size = sum(part.stat().st_size for part in folder.iterdir()) / 1e6
     log.print(f"Wrote {n_rows:,} rows to {folder} ({size:,.0f} MB).")
     fits = []
-    for name, fit in (
-        ("Streaming from disk", fit_streaming),
-        ("pm.Minibatch in memory", fit_minibatch),
+    for name, fit, *arguments in (
+        ("Streaming from disk", fit_streaming, n_steps, seed),
+        ("pm.Minibatch in memory", fit_minibatch, n_steps, seed),
         ("scikit-learn in memory", fit_sklearn),
     ):
         log.print(f"{name} ...")
-        fits.append(_in_fresh_process(fit, folder, n_steps, seed))
+        fits.append(_in_fresh_process(fit, folder, *arguments))
     _print_tables(fits)
     picture = output / "demo.png"
     _draw(fits, picture)
@@ -254,12 +259,10 @@ def run_demo(n_rows: int, seed: int, output: Path, *, n_steps: int = 10_000) -> 
     return fits
 
 
-def _in_fresh_process(
-    fit: Callable[[Path, int, int], Fit], folder: Path, n_steps: int, seed: int
-) -> Fit:
+def _in_fresh_process(fit: Callable[..., Fit], *arguments: Any) -> Fit:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(fit, folder, n_steps, seed).result()
+        return executor.submit(fit, *arguments).result()
 
 
 def _print_tables(fits: list[Fit]) -> None:
@@ -299,9 +302,9 @@ def _print_tables(fits: list[Fit]) -> None:
 
 
 def _draw(fits: list[Fit], path: Path) -> None:
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     streaming, minibatch, reference = fits
@@ -311,14 +314,24 @@ def _draw(fits: list[Fit], path: Path) -> None:
     positions = np.arange(14)
     left.axvline(0.0, color="0.85", linewidth=1)
     left.scatter(
-        reference.mean[1:], positions[1:], marker="|", s=260, color=colours["scikit-learn"],
-        label="scikit-learn, all rows", zorder=3,
+        reference.mean[1:],
+        positions[1:],
+        marker="|",
+        s=260,
+        color=colours["scikit-learn"],
+        label="scikit-learn, all rows",
+        zorder=3,
     )
     for fit, shift in ((streaming, -0.15), (minibatch, 0.15)):
         assert fit.sd is not None
         left.errorbar(
-            fit.mean[1:], positions[1:] + shift, xerr=1.96 * fit.sd[1:], fmt="o", markersize=4,
-            color=colours[fit.name], label=f"{fit.name}, 95 % interval",
+            fit.mean[1:],
+            positions[1:] + shift,
+            xerr=1.96 * fit.sd[1:],
+            fmt="o",
+            markersize=4,
+            color=colours[fit.name],
+            label=f"{fit.name}, 95 % interval",
         )
     left.set_yticks(positions[1:], FEATURES)
     left.invert_yaxis()
@@ -343,8 +356,13 @@ def _draw(fits: list[Fit], path: Path) -> None:
     for fit in fits:
         right.plot(*fit.memory.T, color=colours[fit.name])
         right.annotate(
-            f"{fit.name}\npeak {fit.peak_mb:,.0f} MB", fit.memory[-1], color=colours[fit.name],
-            xytext=(4, 0), textcoords="offset points", fontsize=9, va="center",
+            f"{fit.name}\npeak {fit.peak_mb:,.0f} MB",
+            fit.memory[-1],
+            color=colours[fit.name],
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=9,
+            va="center",
         )
     right.set_ylim(0, None)
     right.margins(x=0.3)

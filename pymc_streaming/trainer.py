@@ -15,6 +15,7 @@ from pymc.variational.opvi import Approximation
 
 from pymc_streaming.errors import ArgumentError, NonFiniteError
 from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.loader.arguments import whole_number
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.checks import check_model
@@ -98,7 +99,7 @@ class Trainer:
     ...     batch = pm.Data("batch", loader.placeholder())
     ...     _ = pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
     ...     approximation = Trainer("advi", loader, random_seed=0, progressbar=False).fit(2_000)
-    >>> abs(float(approximation.mean.eval()[0]) - y.mean()) < 0.01
+    >>> bool(abs(approximation.mean.eval()[0] - y.mean()) < 0.01)
     True
     """
 
@@ -122,7 +123,11 @@ class Trainer:
                 f"dataloader must be a DataLoader, found {type(dataloader).__name__}. "
                 "Wrap the data: DataLoader(source, batch_size=4096)."
             )
-        if optimizer is not None and not isinstance(optimizer, AnnealedAdam) and not callable(optimizer):
+        if (
+            optimizer is not None
+            and not isinstance(optimizer, AnnealedAdam)
+            and not callable(optimizer)
+        ):
             raise ArgumentError(
                 f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
                 f"pm.adam(learning_rate=0.01), found {optimizer!r}."
@@ -186,18 +191,17 @@ class Trainer:
         SourceError
             If the data cannot be read. What was fitted is kept in `approximation`.
         """
-        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 1:
-            raise ArgumentError(f"n must be a whole number of steps, at least 1, found {n!r}.")
+        n = whole_number("n", n)
         loader = self.dataloader
         with (
-            FitProgress(int(n), loader.batch_size, enabled=self.progressbar) as progress,
+            FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
             loader.stream(self._position) as stream,
         ):
             first = next(stream)
             if self._step is None:
                 self._step = self._prepare(first)
             try:
-                self._loop(int(n), first, stream, progress)
+                self._loop(n, first, stream, progress)
             except KeyboardInterrupt:
                 logger.warning(
                     "Interrupted after %d steps; returning what is fitted so far.", self._steps
@@ -293,8 +297,8 @@ class Trainer:
         culprits = not_finite(self._binding, self._guide, batch, noise)
         rows = self.dataloader.locate(position, self.dataloader.batch_size)
         return NonFiniteError(
-            f"Step {self._steps + 1:,} is not finite: {culprits}. The batch: {rows}. The parameters "
-            "of the last good step are kept in trainer.approximation. Look for values outside the "
-            "support of the likelihood or far out of scale; a lower learning rate "
+            f"Step {self._steps + 1:,} is not finite: {culprits}. The batch: {rows}. The "
+            "parameters of the last good step are kept in trainer.approximation. Look for values "
+            "outside the support of the likelihood or far out of scale; a lower learning rate "
             "(optimizer=AnnealedAdam(learning_rate=0.01)) helps when the parameters ran away."
         )

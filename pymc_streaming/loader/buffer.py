@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 
@@ -29,7 +29,11 @@ def drop_rows(blocks: Iterable[Block], n_rows: int) -> Iterator[Block]:
 
 
 def shuffle_windows(
-    blocks: Iterable[Block], size: int, permutation: Callable[[int, int], np.ndarray], first: int
+    blocks: Iterable[Block],
+    size: int,
+    permutation: Callable[[int, int], np.ndarray],
+    first: int,
+    piece: int,
 ) -> Iterator[Block]:
     """Permute the rows within consecutive windows of `size` rows.
 
@@ -43,11 +47,13 @@ def shuffle_windows(
         From the number of a window and its rows to a permutation.
     first : int
         Number of the first window.
+    piece : int
+        Most rows that are yielded at once.
 
     Yields
     ------
     Block
-        One window at a time, in arrays of its own.
+        Pieces of one window after the other, in arrays of their own.
     """
     scratch: Block = {}
     filled, window = 0, first
@@ -65,15 +71,15 @@ def shuffle_windows(
             filled += taken
             start += taken
             if filled == size:
-                yield _permuted(scratch, permutation(window, filled))
+                yield from _permuted(scratch, permutation(window, filled), piece)
                 filled, window = 0, window + 1
     if filled:
-        yield _permuted(_rows(scratch, 0, filled), permutation(window, filled))
+        yield from _permuted(scratch, permutation(window, filled), piece)
 
 
 def batches(
     blocks: Iterable[tuple[Position, Block]], size: int
-) -> Iterator[tuple[Position, Block]]:
+) -> Generator[tuple[Position, Block]]:
     """Cut blocks into batches of `size` rows, whatever their boundaries.
 
     Parameters
@@ -117,11 +123,11 @@ def _rows(block: Block, start: int, stop: int) -> Block:
     return {name: array[start:stop] for name, array in block.items()}
 
 
-def _permuted(block: Block, permutation: np.ndarray) -> Block:
-    # One long call for each array: a thread that makes many short ones holds up the other.
-    return {
-        name: np.take(array, permutation, axis=0, mode="clip") for name, array in block.items()
-    }
+def _permuted(block: Block, permutation: np.ndarray, piece: int) -> Iterator[Block]:
+    # Few long calls: a thread that makes many short ones holds up the other.
+    for start in range(0, len(permutation), piece):
+        indices = permutation[start : start + piece]
+        yield {name: np.take(array, indices, axis=0, mode="clip") for name, array in block.items()}
 
 
 def _concatenated(parts: list[Block]) -> Block:

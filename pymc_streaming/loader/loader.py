@@ -2,86 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
+from pymc_streaming.loader.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.loader.buffer import batches, count_rows, drop_rows, shuffle_windows
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
-from pymc_streaming.sources import Block, Fragment, IterableDataset, as_source, read_checked
+from pymc_streaming.loader.shuffle import ShuffleBuffer
+from pymc_streaming.loader.stream import BatchStream
+from pymc_streaming.sources import Block, Fragment, as_source, read_checked
 
-__all__ = ["BatchStream", "DataLoader", "ShuffleBuffer", "shuffle_buffer"]
+__all__ = ["DataLoader"]
 
 # Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True)
-class ShuffleBuffer:
-    """A source and the way to shuffle it; made by :func:`shuffle_buffer`."""
-
-    source: IterableDataset
-    buffer_size: int
-    batch_size: int
-    seed: int
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter(DataLoader(self, self.batch_size))
-
-
-def shuffle_buffer(
-    source: Any, buffer_size: int, batch_size: int, seed: int | None = None
-) -> ShuffleBuffer:
-    """Shuffle a source through a bounded buffer.
-
-    A buffer mixes the rows it holds, filled from fragments in random order. It cannot mix
-    data that has a meaningful order over the whole table, by time for example, unless it is
-    about as large as the table: each batch then is a sample of a few stretches instead of all
-    of it, and the posterior is that of those. Such a table has to be shuffled on disk, once,
-    beforehand.
-
-    Parameters
-    ----------
-    source : IterableDataset or anything `DataLoader` takes
-        Where the rows come from.
-    buffer_size : int
-        Rows that are permuted together.
-    batch_size : int
-        Rows in a batch.
-    seed : int, optional
-        Seed of the order. Default: drawn.
-
-    Returns
-    -------
-    ShuffleBuffer
-        To be given to a `DataLoader`; or iterated, for one epoch of batches.
-
-    Raises
-    ------
-    ArgumentError
-        If an argument cannot be meant.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pymc_streaming import DataLoader, shuffle_buffer
-    >>> buffer = shuffle_buffer(np.arange(10.0), buffer_size=8, batch_size=4, seed=0)
-    >>> len(DataLoader(buffer, batch_size=4))
-    10
-    """
-    _whole_number("buffer_size", buffer_size)
-    _whole_number("batch_size", batch_size)
-    return ShuffleBuffer(as_source(source), buffer_size, batch_size, _seed(seed))
+# Memory of the pieces in which a shuffle buffer is handed on.
+PIECE_BYTES = 8 * 2**20
 
 
 class DataLoader:
@@ -160,21 +101,23 @@ class DataLoader:
         num_workers: int = 1,
         prefetch: int | str = DEFAULT_BYTES,
     ) -> None:
-        self.batch_size = _whole_number("batch_size", batch_size)
-        self._seed_given = seed is not None
+        self.batch_size = whole_number("batch_size", batch_size)
+        # What was left to the loader may be taken over from a saved state.
+        self._given = {"seed": seed is not None, "buffer_size": buffer_size is not None}
         if isinstance(source, ShuffleBuffer):
-            if shuffle or buffer_size is not None or seed is not None:
-                raise ArgumentError(
-                    "shuffle, buffer_size and seed belong to the shuffle_buffer; do not give them "
-                    "to the DataLoader as well."
-                )
+            for name, value in (("buffer_size", buffer_size), ("seed", seed)):
+                if value not in (None, getattr(source, name)):
+                    raise ArgumentError(
+                        f"The shuffle_buffer has {name}={getattr(source, name)}, the DataLoader "
+                        f"{value}; leave it out here."
+                    )
             if source.batch_size != batch_size:
                 raise ArgumentError(
                     f"The shuffle_buffer has batch_size={source.batch_size:,}, the DataLoader "
                     f"{batch_size:,}; they must be equal."
                 )
             shuffle, buffer_size, seed = True, source.buffer_size, source.seed
-            self._seed_given = True
+            self._given = {"seed": source.seed_given, "buffer_size": True}
             source = source.source
         if buffer_size is not None and not shuffle:
             raise ArgumentError("buffer_size is for shuffle=True only.")
@@ -183,11 +126,16 @@ class DataLoader:
         self._check_sample_shape(sample_shape)
         self.total_size = self._resolve_total_size(total_size)
         self.shuffle = shuffle
-        self.seed = _seed(seed)
+        self.seed = seed_or_drawn(seed)
         self.buffer_size = self._resolve_buffer_size(buffer_size) if shuffle else None
         self.drop_last = drop_last
-        self.num_workers = _whole_number("num_workers", num_workers, least=0)
-        self.prefetch = _parse_bytes(prefetch)
+        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.prefetch = parse_bytes("prefetch", prefetch)
+        if drop_last and self.num_batches == 0:
+            raise ArgumentError(
+                f"With drop_last there is no batch at all: {self.total_size:,} rows are fewer than "
+                f"batch_size={self.batch_size:,}."
+            )
         counts = tuple(fragment.n_rows for fragment in self.source.fragments)
         self._order = Order(counts, self.buffer_size, self.seed)
         self._epoch, self._first_row = 0, 0
@@ -203,7 +151,9 @@ class DataLoader:
         return whole + (1 if rest and not self.drop_last else 0)
 
     def __repr__(self) -> str:
-        order = f"shuffled by {self.buffer_size:,}, seed {self.seed}" if self.shuffle else "in order"
+        order = (
+            f"shuffled by {self.buffer_size:,}, seed {self.seed}" if self.shuffle else "in order"
+        )
         return (
             f"<DataLoader: {self.total_size:,} rows in batches of {self.batch_size:,}, {order}; "
             f"{self.source!r}>"
@@ -213,16 +163,22 @@ class DataLoader:
         """One epoch, every row once; the next call gives the next epoch."""
         epoch, row = self._epoch, self._first_row
         self._epoch, self._first_row = epoch + 1, 0
-        return self._iterate(epoch, row)
+        self._position = (epoch, row)
+        self._latest = latest = object()
+        return self._iterate(epoch, row, latest)
 
-    def _iterate(self, epoch: int, row: int) -> Iterator[Block]:
+    def _iterate(self, epoch: int, row: int, token: object) -> Iterator[Block]:
+        def arrive(position: Position) -> None:
+            if self._latest is token:  # an older iteration does not move the state
+                self._position = position
+
         with closing(self._in_background(self._one_epoch(epoch, row))) as blocks:
             for position, batch in batches(blocks, self.batch_size):
-                self._position = position
+                arrive(position)
                 if self.drop_last and count_rows(batch) < self.batch_size:
                     break
                 yield batch
-        self._position = (epoch + 1, 0)
+        arrive((epoch + 1, 0))
 
     def stream(self, position: Position = (0, 0)) -> BatchStream:
         """The endless stream of full batches, beginning at a position.
@@ -237,12 +193,13 @@ class DataLoader:
         Raises
         ------
         ArgumentError
-            If the table has fewer rows than a batch.
+            If the table has fewer rows than a batch, or the position is not in it.
         """
+        self._check_position(position)
         if self.total_size < self.batch_size:
             raise ArgumentError(
-                f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows there "
-                "are; choose a smaller batch_size."
+                f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows "
+                "there are; choose a smaller batch_size."
             )
         blocks = self._in_background(self._all_epochs(*position))
         return BatchStream(blocks, self.batch_size, position)
@@ -260,7 +217,7 @@ class DataLoader:
         ndarray or dict of str to ndarray
             An array if batches have one, else a dict by name.
         """
-        rows = self.batch_size if n_rows is None else _whole_number("n_rows", n_rows)
+        rows = self.batch_size if n_rows is None else whole_number("n_rows", n_rows)
         zeros = {name: spec.zeros(rows) for name, spec in self.layout.items()}
         return next(iter(zeros.values())) if len(zeros) == 1 else zeros
 
@@ -271,7 +228,8 @@ class DataLoader:
             epoch, row = epoch + 1, 0
         stop = min(row + n_rows, self.total_size)
         origins = [
-            self.source.fragments[index].origin for index in self._order.sources_of(epoch, row, stop)
+            self.source.fragments[index].origin
+            for index in self._order.sources_of(epoch, row, stop)
         ]
         named = ", ".join(origins[:3])
         if len(origins) > 3:
@@ -309,8 +267,7 @@ class DataLoader:
         missing = {"epoch", "row", *own} - set(state)
         if missing:
             raise ArgumentError(f"The state lacks {sorted(missing)}; is it from state_dict()?")
-        if not self._seed_given:
-            own["seed"] = state["seed"]
+        own |= {name: state[name] for name, given in self._given.items() if not given}
         different = [
             f"{key} is {state[key]!r} in the state, {own[key]!r} here"
             for key in own
@@ -318,10 +275,21 @@ class DataLoader:
         ]
         if different:
             raise ArgumentError(f"The state does not fit this loader: {'; '.join(different)}.")
-        self.seed = own["seed"]
+        position = (state["epoch"], state["row"])
+        self._check_position(position)
+        self.seed, self.buffer_size = own["seed"], own["buffer_size"]
         self._order = Order(self._order.counts, self.buffer_size, self.seed)
-        self._epoch, self._first_row = int(state["epoch"]), int(state["row"])
-        self._position = (self._epoch, self._first_row)
+        self._epoch, self._first_row = self._position = position
+
+    def _check_position(self, position: Position) -> None:
+        epoch, row = (
+            whole_number(name, value, least=0)
+            for name, value in zip(("epoch", "row"), position, strict=True)
+        )
+        if None not in self._order.counts and row > self.total_size:
+            raise ArgumentError(
+                f"Position ({epoch}, {row:,}) is beyond the {self.total_size:,} rows of an epoch."
+            )
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -332,43 +300,52 @@ class DataLoader:
             "fragments": zlib.crc32(repr(self._order.counts).encode()),
         }
 
-    def _one_epoch(self, epoch: int, row: int) -> Iterator[tuple[Position, Block]]:
+    def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
         """The rows of an epoch in their final order, from `row` on."""
         wanted, skip, base = self._order.seek(epoch, row)
+        seen = base - skip
+
+        def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+            nonlocal seen
+            for block in blocks:
+                seen += count_rows(block)
+                yield block
+
         with closing(self._read([self.source.fragments[index] for index in wanted])) as read:
-            blocks = drop_rows(read, skip)
+            blocks = drop_rows(counted(read), skip)
             if self.buffer_size is not None:
                 windows = shuffle_windows(
                     blocks,
                     self.buffer_size,
                     partial(self._order.permutation, epoch),
                     base // self.buffer_size,
+                    max(1, PIECE_BYTES // max(1, self.source.row_nbytes)),
                 )
                 blocks = drop_rows(windows, row - base)
             for block in blocks:
                 yield (epoch, row), block
                 row += count_rows(block)
-        if row != self.total_size:
+        if seen != self.total_size:
             raise RowCountError(
                 f"total_size is {self.total_size:,}, but a whole pass over {self.source!r} gave "
-                f"{row:,} rows; every likelihood would be scaled by the wrong number. Give the "
+                f"{seen:,} rows; every likelihood would be scaled by the wrong number. Give the "
                 "number of rows that one pass has."
             )
 
-    def _all_epochs(self, epoch: int, row: int) -> Iterator[tuple[Position, Block]]:
+    def _all_epochs(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
         while True:
             yield from self._one_epoch(epoch, row)
             epoch, row = epoch + 1, 0
 
-    def _read(self, fragments: list[Fragment]) -> Iterator[Block]:
+    def _read(self, fragments: list[Fragment]) -> Generator[Block]:
         read = partial(read_checked, self.source)
         if self.num_workers > 1:
             return read_parallel(read, fragments, self.num_workers, self.prefetch, _nbytes)
         return (block for fragment in fragments for block in read(fragment))
 
     def _in_background(
-        self, blocks: Iterator[tuple[Position, Block]]
-    ) -> Iterator[tuple[Position, Block]]:
+        self, blocks: Generator[tuple[Position, Block]]
+    ) -> Generator[tuple[Position, Block]]:
         if self.num_workers == 0:
             return blocks
         return read_ahead(blocks, self.prefetch, lambda item: _nbytes(item[1]))
@@ -379,6 +356,11 @@ class DataLoader:
         if sample_shape is None:
             return
         found = {name: spec.row_shape for name, spec in self.layout.items()}
+        if isinstance(sample_shape, int):
+            raise ArgumentError(
+                f"sample_shape is the shape of a row, a tuple: ({sample_shape},) for "
+                f"{sample_shape} columns."
+            )
         if isinstance(sample_shape, Mapping):
             expected = {name: tuple(shape) for name, shape in sample_shape.items()}
         elif len(found) == 1:
@@ -405,7 +387,7 @@ class DataLoader:
                     f"{self.source!r} does not know its number of rows; give total_size."
                 )
             total_size = known
-        _whole_number("total_size", total_size)
+        whole_number("total_size", total_size)
         if known is not None and total_size != known:
             raise RowCountError(
                 f"total_size is {total_size:,}, but {self.source!r} has {known:,} rows. Leave "
@@ -417,47 +399,7 @@ class DataLoader:
         if buffer_size is None:
             rows = DEFAULT_BYTES // max(1, self.source.row_nbytes)
             buffer_size = max(rows, 4 * self.batch_size)
-        return min(_whole_number("buffer_size", buffer_size), self.total_size)
-
-
-class BatchStream:
-    """Full batches without end; made by :meth:`DataLoader.stream`.
-
-    Attributes
-    ----------
-    position : (int, int)
-        Where the rows after the latest batch begin: ``loader.stream(position)`` goes on there.
-    """
-
-    def __init__(
-        self, blocks: Iterator[tuple[Position, Block]], batch_size: int, position: Position
-    ) -> None:
-        self._blocks = blocks
-        self._batches = batches(blocks, batch_size)
-        self.position = position
-
-    def __iter__(self) -> BatchStream:
-        return self
-
-    def __next__(self) -> Block:
-        self.position, batch = next(self._batches)
-        return batch
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._batches.close()  # type: ignore[attr-defined]
-        self._blocks.close()  # type: ignore[attr-defined]
-
-    def __enter__(self) -> BatchStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        return min(whole_number("buffer_size", buffer_size), self.total_size)
 
 
 def _nbytes(block: Block) -> int:
@@ -466,25 +408,3 @@ def _nbytes(block: Block) -> int:
 
 def _plain(by_name: Mapping[str, Any]) -> str:
     return str(next(iter(by_name.values())) if len(by_name) == 1 else dict(by_name))
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
-    return _whole_number("seed", seed, least=0)
-
-
-def _whole_number(name: str, value: object, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ArgumentError(f"{name} must be a whole number of at least {least}, found {value!r}.")
-    return int(value)
-
-
-def _parse_bytes(value: int | str) -> int:
-    if not isinstance(value, str):
-        return _whole_number("prefetch", value, least=0)
-    match = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)(i?)B", value.strip())
-    if not match:
-        raise ArgumentError(f'prefetch must be bytes, or words such as "64MB", found {value!r}.')
-    number, unit, binary = match.groups()
-    return math.floor(float(number) * (1024 if binary else 1000) ** " kMGT".index(unit or " "))

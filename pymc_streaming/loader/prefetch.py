@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 __all__ = ["read_ahead", "read_parallel"]
@@ -15,7 +15,7 @@ JOIN_SECONDS = 10.0
 
 def read_ahead[Item](
     items: Iterable[Item], max_bytes: int, nbytes: Callable[[Item], int]
-) -> Iterator[Item]:
+) -> Generator[Item]:
     """Run an iterator in a background thread.
 
     Parameters
@@ -51,7 +51,7 @@ def read_parallel[Key, Item](
     num_workers: int,
     max_bytes: int,
     nbytes: Callable[[Item], int],
-) -> Iterator[Item]:
+) -> Generator[Item]:
     """Run several iterators at once, and deliver their items as though one after another.
 
     Parameters
@@ -120,7 +120,7 @@ class _Channel[Item]:
             for item in iterator:
                 if not self._put(item):
                     break
-        except BaseException as caught:  # raised again in the thread that reads
+        except BaseException as caught:  # noqa: BLE001 - raised again in the thread that reads
             error = caught
         finally:
             if hasattr(iterator, "close"):
@@ -141,9 +141,7 @@ class _Channel[Item]:
         with self._changed:
             self._changed.wait_for(
                 lambda: (
-                    self._closed
-                    or not self._items
-                    or self._waiting_bytes + size <= self._max_bytes
+                    self._closed or not self._items or self._waiting_bytes + size <= self._max_bytes
                 )
             )
             if self._closed:

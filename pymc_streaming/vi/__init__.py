@@ -1,0 +1,1 @@
+"""Variational inference: the model's binding to its data, guides, and the compiled step."""

@@ -8,10 +8,10 @@ of the model, except the last, which evaluates the log-likelihood of the first b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
-import pymc as pm
 import pytensor
 from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.compile.mode import Mode
@@ -288,7 +288,9 @@ def _check_additive(
         for name, value in start.items()
     }
 
-    def log_likelihoods(rows: Mapping[str, np.ndarray], point: Mapping[str, np.ndarray]) -> np.ndarray:
+    def log_likelihoods(
+        rows: Mapping[str, np.ndarray], point: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
         count = len(next(iter(rows.values())))
         with binding.in_placeholders(rows):
             scaled = function(*[point[value.name] for value in values])
@@ -309,8 +311,8 @@ def _check_additive(
         if point is start and not np.all(np.isfinite(whole)):
             bad = [name for name, value in zip(names, whole, strict=True) if not np.isfinite(value)]
             raise NonFiniteError(
-                f"The log-likelihood of {', '.join(map(repr, bad))} on the first batch is not finite "
-                "where the fit would start. Are there values outside the support of the "
+                f"The log-likelihood of {', '.join(map(repr, bad))} on the first batch is not "
+                "finite where the fit would start. Are there values outside the support of the "
                 "distribution, or does the starting point (initval=) need a change?"
             )
         if binding.n_rows < 2:
@@ -318,7 +320,7 @@ def _check_additive(
         try:
             parts = [log_likelihoods(take(slice(k, None, 2)), point) for k in (0, 1)]
             expected = whole
-        except Exception:  # the model has a fixed number of rows: swap rows instead of splitting
+        except Exception:  # noqa: BLE001 - a fixed number of rows, said in any backend's words
             parts, expected = _swapped(log_likelihoods, take, whole, point, binding.n_rows)
         size = np.abs(expected) + np.abs(parts[0]) + np.abs(parts[1])
         tolerance = 1e3 * np.finfo(pytensor.config.floatX).eps
@@ -326,14 +328,20 @@ def _check_additive(
             if abs(difference) > tolerance * max(scale, 1.0):
                 raise DependentRowsError(
                     f"The log-likelihood of {name!r} is not a sum over rows: the even and the odd "
-                    f"rows of the first batch give {difference:+.6g} more than the batch. Something "
-                    "mixes rows (a mean or standard deviation of the batch, a lag, a mean instead "
-                    "of a sum), so rescaling by total_size is wrong. Compute it over the whole table "
-                    "beforehand."
+                    f"rows of the first batch give {difference:+.6g} more than the batch. "
+                    "Something mixes rows (a mean or standard deviation of the batch, a lag, a "
+                    "mean instead of a sum), so rescaling by total_size is wrong. Compute it over "
+                    "the whole table beforehand."
                 )
 
 
-def _swapped(log_likelihoods, take, whole, point, count):  # type: ignore[no-untyped-def]
+def _swapped(
+    log_likelihoods: Callable[..., np.ndarray],
+    take: Callable[[np.ndarray], dict[str, np.ndarray]],
+    whole: np.ndarray,
+    point: Mapping[str, np.ndarray],
+    count: int,
+) -> tuple[list[np.ndarray], np.ndarray]:
     """The same test at a fixed number of rows: two mixtures of a batch and its reversal."""
     forward, backward = np.arange(count), np.arange(count)[::-1]
     even = np.arange(count) % 2 == 0
@@ -384,7 +392,7 @@ def _value(variable: Variable) -> np.ndarray:
     return np.asarray(pytensor.function([], variable, mode=_PROBE_MODE, on_unused_input="ignore")())
 
 
-def _content(node: Constant | SharedVariable) -> object:
+def _content(node: Constant | SharedVariable) -> Any:
     if isinstance(node.type, RandomType):
         return None
     return node.data if isinstance(node, Constant) else node.get_value(borrow=True)

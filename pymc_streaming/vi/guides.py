@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from typing import override
 
 import numpy as np
 import pymc as pm
@@ -106,12 +107,15 @@ class MeanFieldGuide(Guide):
     def _initial_scales(self) -> dict[str, TensorSharedVariable]:
         return {"log_scale": _shared(np.full(self.size, np.log(INITIAL_SCALE)), "log_scale")}
 
+    @override
     def deviation(self, noise: TensorVariable) -> TensorVariable:
         return pt.exp(self.scales["log_scale"]) * noise
 
+    @override
     def entropy(self) -> TensorVariable:
         return self.scales["log_scale"].sum() + self._gaussian_constant()
 
+    @override
     def write(self, location: np.ndarray, scales: Mapping[str, np.ndarray]) -> Approximation:
         parameters = self.group.params_dict
         parameters["mu"].set_value(_float_x(location))
@@ -139,14 +143,17 @@ class FullRankGuide(Guide):
             "below_diagonal": _shared(np.zeros(below), "below_diagonal"),
         }
 
+    @override
     def deviation(self, noise: TensorVariable) -> TensorVariable:
         unit = pt.eye(self.size, dtype=noise.dtype)
         unit = unit[np.tril_indices(self.size, -1)].set(self.scales["below_diagonal"])
         return pt.exp(self.scales["log_scale"]) * pt.dot(unit, noise)
 
+    @override
     def entropy(self) -> TensorVariable:
         return self.scales["log_scale"].sum() + self._gaussian_constant()
 
+    @override
     def write(self, location: np.ndarray, scales: Mapping[str, np.ndarray]) -> Approximation:
         diagonal = np.exp(scales["log_scale"].astype(np.float64))
         cholesky = np.eye(self.size)

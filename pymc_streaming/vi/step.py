@@ -58,8 +58,9 @@ class Step:
 
     Notes
     -----
-    A step whose gradient is not finite, or that meets data outside the support, changes nothing, and neither does any after it, so
-    the parameters stay those of the last good step; `completed` counts the good ones.
+    A step whose gradient is not finite, or that meets data outside the support, changes
+    nothing, and neither does any after it, so the parameters stay those of the last good
+    step; `completed` counts the good ones.
     """
 
     def __init__(
@@ -206,7 +207,6 @@ def _allow_64_bits(mode: Mode) -> None:
     """Keep JAX from cutting float64 and int64 to half, which it does unless told otherwise."""
     if isinstance(mode.linker, JAXLinker):
         import jax
-        import pytensor.link.jax.dispatch  # sets the same switch when it is imported
 
         jax.config.update("jax_enable_x64", True)
 

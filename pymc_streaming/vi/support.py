@@ -53,7 +53,10 @@ def _inside(density: Variable) -> TensorVariable:
     if node is None:
         return _TRUE
     if isinstance(node.op, CheckParameterValue):
-        return _and(_inside(node.inputs[0]), *[pt.as_tensor(check).astype("bool") for check in node.inputs[1:]])
+        return _and(
+            _inside(node.inputs[0]),
+            *[pt.as_tensor(check).astype("bool") for check in node.inputs[1:]],
+        )
     if isinstance(node.op, Alloc | SpecifyShape):
         return _inside(node.inputs[0])
     if isinstance(node.op, DimShuffle):
@@ -79,7 +82,8 @@ def _is_minus_infinity(variable: Variable) -> bool:
     while variable.owner is not None and (
         isinstance(variable.owner.op, DimShuffle)
         or (
-            isinstance(variable.owner.op, Elemwise) and isinstance(variable.owner.op.scalar_op, Cast)
+            isinstance(variable.owner.op, Elemwise)
+            and isinstance(variable.owner.op.scalar_op, Cast)
         )
     ):
         variable = variable.owner.inputs[0]

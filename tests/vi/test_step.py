@@ -89,7 +89,9 @@ def test_the_objective_is_that_of_pm_advi(model):
 def test_gradients_against_finite_differences(model, family):
     """With plain gradient descent at rate one, a step is minus the gradient."""
     guide = family(model, 0)
-    values = {parameter: rng.normal(size=parameter.type.shape) / 4 for parameter in guide.parameters}
+    values = {
+        parameter: rng.normal(size=parameter.type.shape) / 4 for parameter in guide.parameters
+    }
     descend = lambda gradients, parameters: {  # noqa: E731
         parameter: parameter - gradient
         for parameter, gradient in zip(parameters, gradients, strict=True)

@@ -12,9 +12,7 @@ from pytensor.compile.mode import Mode
 
 from pymc_streaming.vi.support import inside_support
 
-MODE = Mode(linker="py", optimizer="fast_compile").including(
-    "local_check_parameter_to_ninf_switch"
-)
+MODE = Mode(linker="py", optimizer="fast_compile").including("local_check_parameter_to_ninf_switch")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pymc_streaming import cli, demo
+
+
+def test_help_teaches(capsys):
+    for arguments in (["--help"], ["demo", "--help"]):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(arguments)
+    text = capsys.readouterr().out
+    for word in ("--rows", "--seed", "--output", "Exit status", "2000000", "Example"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["unknown"], ["demo", "--rows", "ten"], ["demo", "--rows", "10"]]
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failure_exits_with_1(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["demo", "--output", str(tmp_path / "file")]) == 1
+    assert "pymc-streaming: " in capsys.readouterr().err
+
+
+def test_interrupted_exits_with_130(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_demo", interrupted)
+    assert cli.main(["demo", "--output", str(tmp_path)]) == 130
+
+
+def test_the_demo_end_to_end(tmp_path, monkeypatch, capfd):
+    fits = demo.run_demo(60_000, 0, tmp_path, n_steps=3_000)
+    streaming, minibatch, reference = fits
+    assert np.abs(streaming.mean - reference.mean).max() < 0.03
+    assert np.abs(minibatch.mean - reference.mean).max() < 3.0
+    output = capfd.readouterr().out
+    for word in ("intercept", "I13", "M rows/s", "peak memory", "demo.png"):
+        assert word in output
+    picture = (tmp_path / "demo.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("**/*.tmp*"))
+    assert [part.name for part in (tmp_path / "criteo").iterdir()] == ["part-0000.parquet"]
+
+
+def test_the_table_is_the_same_for_the_same_seed(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        demo.write_table(tmp_path / name, 12_000, seed)
+    a, b, c = ((tmp_path / name / "part-0000.parquet").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c

@@ -149,9 +149,9 @@ def fit_minibatch(folder: Path, n_steps: int, seed: int) -> Fit:
         table = _whole_table(folder)
         with pm.Model():
             b = pm.Normal("b", 0.0, PRIOR_SCALE, shape=14)
-            batch = pm.Minibatch(table, batch_size=BATCH_SIZE)
-            logit = b[0] + pm.math.dot(batch[:, :13], b[1:])
-            pm.Bernoulli("click", logit_p=logit, observed=batch[:, 13], total_size=len(table))
+            X, y = pm.Minibatch(table[:, :13], table[:, 13], batch_size=BATCH_SIZE)
+            logit = b[0] + pm.math.dot(X, b[1:])
+            pm.Bernoulli("click", logit_p=logit, observed=y, total_size=len(table))
             inference = pm.ADVI(random_seed=seed)
             inference.fit(1, progressbar=False)  # compiles; what follows is stepping alone
             started = time.perf_counter()

@@ -165,7 +165,9 @@ class Trainer:
         """Take exactly `n` steps, each on the next full batch.
 
         A second call goes on: from the same parameters, with the optimiser's state, at the
-        next row of the stream. The learning rate starts anew.
+        next row of the stream. The learning rate starts anew, lower the more steps came
+        before: at ``n / (n + steps so far)`` of the first, so that a short second fit does not
+        undo a long first one.
 
         Parameters
         ----------
@@ -247,6 +249,7 @@ class Trainer:
         batch_size = self.dataloader.batch_size
         average_from = averaging_start(n, self.dataloader.total_size / batch_size)
         record_every = max(1, n // RECORDS)
+        start_at = n / (n + self._steps)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()
@@ -255,7 +258,7 @@ class Trainer:
             size = min(size, n - done)
             began, base, last_position = clock(), self._steps, self._position
             noise = self._random.standard_normal((size, self._guide.size), step.noise_dtype.type)
-            rates = self._rates(done, done + size, n).astype(step.noise_dtype)
+            rates = (start_at * self._rates(done, done + size, n)).astype(step.noise_dtype)
             weights = averaging_weights(done, done + size, average_from).astype(step.noise_dtype)
             positions = []
             try:
@@ -264,7 +267,7 @@ class Trainer:
                         batch = next(stream)
                     positions.append(stream.position)
                     hand_over(batch)
-                    if (done + k) % record_every == 0:
+                    if (done + k) % record_every == 0 or done + k == n - 1:
                         loss = step.loss(noise[k])
                         if not math.isfinite(loss):
                             break

@@ -181,8 +181,8 @@ def _conform(
     array = np.asarray(array)
     if array.shape[1:] != spec.row_shape or array.ndim == 0:
         raise SchemaError(
-            f"{where}: array {name!r} should have shape (rows, "
-            f"{', '.join(map(str, spec.row_shape))}), found {array.shape}."
+            f"{where}: rows of array {name!r} should have shape {spec.row_shape}, found an array "
+            f"of shape {array.shape}."
         )
     if array.dtype == spec.dtype:
         return array.copy() if copy else np.ascontiguousarray(array)
@@ -201,11 +201,12 @@ def refuse_nan(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> Non
     if not missing.any():  # infinities of both signs add up to NaN too
         return
     first = tuple(int(i) for i in np.argwhere(missing)[0])
-    column = name
     if len(first) == 2 and len(spec.columns) == spec.row_shape[0]:
-        column = spec.columns[first[1]]
+        column = repr(spec.columns[first[1]])
+    else:
+        column = repr(name) if len(first) == 1 else f"number {first[1]} from 0"
     raise MissingValueError(
-        f"{where}: {int(missing.sum()):,} NaN in array {name!r}, the first in column {column!r} at "
+        f"{where}: {int(missing.sum()):,} NaN in array {name!r}, the first in column {column} at "
         f"row {first[0]:,} of the block. Drop those rows with a filter, or fill them in a "
         "transform (a missing-indicator column keeps the information)."
     )

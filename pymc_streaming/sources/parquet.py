@@ -100,7 +100,7 @@ def parquet_source(
         Called with the columns of each block, a dict of 1-D arrays of equal length
         that it may change, it returns one array or a mapping of named arrays with
         the same number of rows.
-    pattern : str, default "*.parquet"
+    pattern : str, default ``"*.parquet"``
         Which file names to read in a folder.
 
     Returns

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor
-from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import graph_replace
-from pytensor.tensor.variable import TensorConstant, TensorVariable
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import PlaceholderError
 
@@ -66,17 +65,8 @@ class Binding:
             )
 
     def static(self, expression: TensorVariable) -> TensorVariable:
-        """The same expression, reading the slots instead of the placeholders.
-
-        Every constant ``total_size`` becomes a variable too: compiled code that does not have
-        N inside is found in the cache for a table of another length.
-        """
+        """The same expression, reading the slots instead of the placeholders."""
         replacements = {self.placeholders[key]: slot for key, slot in self._slots.items()}
-        for observed in self.model.observed_RVs:
-            if isinstance(observed.owner.op, MinibatchRandomVariable):
-                for size in observed.owner.inputs[1:]:
-                    if isinstance(size, TensorConstant):
-                        replacements[size] = pytensor.shared(size.data, name="total_size", shape=())
         return graph_replace(expression, replacements, strict=False)
 
     def hand_over(self, batch: Mapping[str, np.ndarray]) -> None:

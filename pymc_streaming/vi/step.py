@@ -19,6 +19,7 @@ worth hundreds of plain draws at a million rows.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -208,6 +209,7 @@ def _allow_64_bits(mode: Mode) -> None:
     if isinstance(mode.linker, JAXLinker):
         import jax
 
+        importlib.import_module("pytensor.link.jax.dispatch")  # sets the same switch on import
         jax.config.update("jax_enable_x64", True)
 
 

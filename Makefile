@@ -29,8 +29,9 @@ lint: $(VENV)/.lint ## Check style, types and the order of imports
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 
-bench: $(VENV)/.bench ## Run every benchmark; each prints its table
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.bench ## Run the benchmarks that need no data of their own; each prints its table
+	@set -e; for name in step accuracy memory; do \
+		echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \

@@ -8,8 +8,13 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
-from pymc_streaming.loader.arguments import parse_bytes, seed_or_drawn, whole_number
+from pymc_streaming.errors import ArgumentError, RowCountError
+from pymc_streaming.loader.arguments import (
+    check_sample_shape,
+    parse_bytes,
+    seed_or_drawn,
+    whole_number,
+)
 from pymc_streaming.loader.buffer import batches, count_rows, drop_rows, shuffle_windows
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
@@ -123,7 +128,7 @@ class DataLoader:
             raise ArgumentError("buffer_size is for shuffle=True only.")
         self.source = as_source(source)
         self.layout = self.source.layout
-        self._check_sample_shape(sample_shape)
+        check_sample_shape(sample_shape, self.layout)
         self.total_size = self._resolve_total_size(total_size)
         self.shuffle = shuffle
         self.seed = seed_or_drawn(seed)
@@ -350,33 +355,6 @@ class DataLoader:
             return blocks
         return read_ahead(blocks, self.prefetch, lambda item: _nbytes(item[1]))
 
-    def _check_sample_shape(
-        self, sample_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
-    ) -> None:
-        if sample_shape is None:
-            return
-        found = {name: spec.row_shape for name, spec in self.layout.items()}
-        if isinstance(sample_shape, int):
-            raise ArgumentError(
-                f"sample_shape is the shape of a row, a tuple: ({sample_shape},) for "
-                f"{sample_shape} columns."
-            )
-        if isinstance(sample_shape, Mapping):
-            expected = {name: tuple(shape) for name, shape in sample_shape.items()}
-        elif len(found) == 1:
-            expected = dict.fromkeys(found, tuple(sample_shape))
-        else:
-            raise ArgumentError(
-                f"The source has the arrays {sorted(found)}; sample_shape must be a mapping from "
-                "their names to shapes."
-            )
-        if expected != found:
-            columns = {name: spec.columns for name, spec in self.layout.items() if spec.columns}
-            raise SchemaError(
-                f"sample_shape says a row has the shape {_plain(expected)}, the source has "
-                f"{_plain(found)}" + (f", of the columns {_plain(columns)}." if columns else ".")
-            )
-
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows
         if isinstance(total_size, str):
@@ -404,7 +382,3 @@ class DataLoader:
 
 def _nbytes(block: Block) -> int:
     return sum(array.nbytes for array in block.values())
-
-
-def _plain(by_name: Mapping[str, Any]) -> str:
-    return str(next(iter(by_name.values())) if len(by_name) == 1 else dict(by_name))

@@ -2,19 +2,18 @@
 
 Each check stands for a way to get a wrong posterior without any error: a likelihood that is
 scaled by the wrong number, or not at all, or that must not be scaled. They look at the graph
-of the model, except the last, which evaluates the log-likelihood of the first batch.
+of the model; `additivity` evaluates it on the first batch as well.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pytensor
 from pymc.variational.minibatch_rv import MinibatchRandomVariable
-from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
@@ -28,10 +27,8 @@ from pymc_streaming.errors import (
     DiscreteLatentError,
     FixedObservedError,
     ModelError,
-    NonFiniteError,
     NothingStreamedError,
     ObservedRowsError,
-    PlaceholderError,
     RowSizedLatentError,
     StreamedPotentialError,
     StreamedPriorError,
@@ -41,12 +38,10 @@ from pymc_streaming.errors import (
     TotalSizeTooSmallError,
     UnstreamedTotalSizeError,
 )
+from pymc_streaming.vi.additivity import PROBE_MODE, check_additive
 from pymc_streaming.vi.binding import Binding
 
 __all__ = ["check_model"]
-
-# Pure Python: a probe runs a handful of times, so compiling it would be the whole cost.
-_PROBE_MODE = Mode(linker="py", optimizer="fast_compile")
 
 
 def check_model(
@@ -95,7 +90,7 @@ def check_model(
             else:
                 _check_unscaled(variable)
     _warn_batch_sized(binding, streamed)
-    _check_additive(binding, streamed, batch, n_rows)
+    check_additive(binding, streamed, batch, n_rows)
     return streamed
 
 
@@ -270,88 +265,6 @@ def _warn_batch_sized(binding: Binding, streamed: list[TensorVariable]) -> None:
         )
 
 
-def _check_additive(
-    binding: Binding,
-    streamed: list[TensorVariable],
-    batch: Mapping[str, np.ndarray],
-    n_rows: int,
-) -> None:
-    """Hold f(batch) against f(even rows) + f(odd rows), at the start and away from it."""
-    model = binding.model
-    values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-    terms = [term.sum() for term in model.logp(vars=streamed, sum=False)]
-    function = pytensor.function(values, terms, mode=_PROBE_MODE, on_unused_input="ignore")
-    start = model.initial_point(random_seed=0)
-    noise = np.random.default_rng(0)
-    away = {
-        name: (value + 0.5 * noise.standard_normal(value.shape)).astype(value.dtype)
-        for name, value in start.items()
-    }
-
-    def log_likelihoods(
-        rows: Mapping[str, np.ndarray], point: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
-        count = len(next(iter(rows.values())))
-        with binding.in_placeholders(rows):
-            scaled = function(*[point[value.name] for value in values])
-        return np.asarray(scaled, dtype=np.float64) * (count / n_rows)
-
-    def take(index: slice | np.ndarray) -> dict[str, np.ndarray]:
-        return {key: array[index] for key, array in batch.items()}
-
-    names = [variable.name for variable in streamed]
-    for point in (start, away):
-        try:
-            whole = log_likelihoods(batch, point)
-        except Exception as error:
-            raise PlaceholderError(
-                f"The model cannot be evaluated on the first batch "
-                f"({', '.join(f'{key}: {array.shape}' for key, array in batch.items())}): {error}"
-            ) from error
-        if point is start and not np.all(np.isfinite(whole)):
-            bad = [name for name, value in zip(names, whole, strict=True) if not np.isfinite(value)]
-            raise NonFiniteError(
-                f"The log-likelihood of {', '.join(map(repr, bad))} on the first batch is not "
-                "finite where the fit would start. Are there values outside the support of the "
-                "distribution, or does the starting point (initval=) need a change?"
-            )
-        if binding.n_rows < 2:
-            continue
-        try:
-            parts = [log_likelihoods(take(slice(k, None, 2)), point) for k in (0, 1)]
-            expected = whole
-        except Exception:  # noqa: BLE001 - a fixed number of rows, said in any backend's words
-            parts, expected = _swapped(log_likelihoods, take, whole, point, binding.n_rows)
-        size = np.abs(expected) + np.abs(parts[0]) + np.abs(parts[1])
-        tolerance = 1e3 * np.finfo(pytensor.config.floatX).eps
-        for name, difference, scale in zip(names, sum(parts) - expected, size, strict=True):
-            if abs(difference) > tolerance * max(scale, 1.0):
-                raise DependentRowsError(
-                    f"The log-likelihood of {name!r} is not a sum over rows: the even and the odd "
-                    f"rows of the first batch give {difference:+.6g} more than the batch. "
-                    "Something mixes rows (a mean or standard deviation of the batch, a lag, a "
-                    "mean instead of a sum), so rescaling by total_size is wrong. Compute it over "
-                    "the whole table beforehand."
-                )
-
-
-def _swapped(
-    log_likelihoods: Callable[..., np.ndarray],
-    take: Callable[[np.ndarray], dict[str, np.ndarray]],
-    whole: np.ndarray,
-    point: Mapping[str, np.ndarray],
-    count: int,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The same test at a fixed number of rows: two mixtures of a batch and its reversal."""
-    forward, backward = np.arange(count), np.arange(count)[::-1]
-    even = np.arange(count) % 2 == 0
-    parts = [
-        log_likelihoods(take(np.where(even, forward, backward)), point),
-        log_likelihoods(take(np.where(even, backward, forward)), point),
-    ]
-    return parts, whole + log_likelihoods(take(backward), point)
-
-
 def _placeholders_of(
     variables: Iterable[Variable],
     binding: Binding,
@@ -389,7 +302,7 @@ def _total_size(variable: TensorVariable) -> dict[int, int]:
 
 
 def _value(variable: Variable) -> np.ndarray:
-    return np.asarray(pytensor.function([], variable, mode=_PROBE_MODE, on_unused_input="ignore")())
+    return np.asarray(pytensor.function([], variable, mode=PROBE_MODE, on_unused_input="ignore")())
 
 
 def _content(node: Constant | SharedVariable) -> Any:

@@ -11,6 +11,7 @@ import time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+import benchmarks
 from benchmarks import criteo
 from pymc_streaming import DataLoader, Trainer, parquet_source
 from pymc_streaming.demo import PRIOR_SCALE, prepare
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--seeds", type=int, default=1, help="fits, with seeds from 0 on")
     options = parser.parse_args()
+    print(benchmarks.conditions())
     with criteo.table(options.rows) as folder:
         rows = criteo.in_memory(folder)
         mode, hessian = criteo.exact_mode(rows)

@@ -21,6 +21,7 @@ import pymc as pm
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
+import benchmarks
 from pymc_streaming import DataLoader, Trainer, parquet_source
 
 COLUMNS = ["date", "delay", "distance", "origin"]
@@ -77,7 +78,7 @@ def minibatch(path: Path, steps: int, batch_size: int, seed: int, optimizer: str
     rows = whole_table(path)
     with pm.Model():
         X, origin, late = pm.Minibatch(
-            rows["X"], rows["origin"], rows["late"], batch_size=batch_size
+            rows["X"], rows["origin"], rows["late"].astype(float), batch_size=batch_size
         )
         likelihood(X, origin, late, len(rows["late"]), int(rows["origin"].max()) + 1)
         inference = pm.ADVI(random_seed=seed)
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
+    print(benchmarks.conditions())
 
     def fresh(function, *arguments):
         with ProcessPoolExecutor(1, mp_context=context) as executor:

@@ -11,6 +11,7 @@ import resource
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import benchmarks
 from benchmarks import criteo
 from pymc_streaming import DataLoader, Trainer, parquet_source
 from pymc_streaming.demo import prepare
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--passes", type=float, default=1.2)
     options = parser.parse_args()
+    print(benchmarks.conditions())
     print("| rows | steps | peak memory | over the first |")
     print("| --- | --- | --- | --- |")
     fresh = multiprocessing.get_context("spawn")

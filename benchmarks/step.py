@@ -31,6 +31,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.replace import graph_replace
 
+import benchmarks
 from benchmarks import criteo
 from pymc_streaming import DataLoader, Trainer, parquet_source
 from pymc_streaming.demo import FEATURES, ROW_GROUP_ROWS
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2_000)
     options = parser.parse_args()
+    print(benchmarks.conditions())
     print("| precision | what | µs a step, median | smallest to largest | over plain |")
     print("| --- | --- | --- | --- | --- |")
     context = multiprocessing.get_context("spawn")

@@ -10,14 +10,21 @@ import pymc as pm
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks import flights
 from pymc_streaming import DataLoader, Trainer, errors, parquet_source
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CRITEO = DATA / "criteo-8k.parquet"
+FLIGHTS = DATA / "flights-3m.parquet"
 FEATURES = [f"int_{i}" for i in range(1, 14)]
 
 needs_criteo = pytest.mark.skipif(
     not CRITEO.exists(), reason=f"no {CRITEO.name} beside the project"
+)
+
+
+needs_flights = pytest.mark.skipif(
+    not FLIGHTS.exists(), reason=f"no {FLIGHTS.name} beside the project"
 )
 
 
@@ -64,3 +71,14 @@ def test_with_a_transform_it_agrees_with_scikit_learn():
     assert np.abs(error).max() < 0.35
     probability = 1 / (1 + np.exp(-X @ approximation.mean.eval()))
     assert np.corrcoef(probability, p)[0, 1] > 0.999
+
+
+@needs_flights
+def test_sorted_flights_through_a_shuffle_buffer():
+    """Three million rows sorted by date, a third of them in the buffer at a time."""
+    mode, curvature, count = flights.exact_mode(FLIGHTS)
+    mean, sd, *_ = flights.streamed(FLIGHTS, 12_000, 4096, 1_000_000, seed=0)
+    assert np.abs(mean - mode)[1:6].max() < 0.02
+    total = np.abs(mean[0] + mean[6:] - mode[0] - mode[6:])
+    assert total[count > 5_000].max() < 0.02
+    np.testing.assert_allclose(sd[1:6], curvature[1:6] ** -0.5, rtol=0.15)

@@ -1,0 +1,98 @@
+"""What every source is held to, by the one reader they share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pymc_streaming import ArraySpec, Fragment, IterableDataset, errors
+from pymc_streaming.sources import read_checked
+
+FLOAT, INT = np.dtype("float64"), np.dtype("int64")
+
+
+class Given(IterableDataset):
+    """Yields the blocks it is given."""
+
+    def __init__(self, *blocks, n_rows=4, fresh=False):
+        self.layout = {"X": ArraySpec((2,), FLOAT, ("a", "b")), "k": ArraySpec((), INT, ("k",))}
+        self.blocks, self.blocks_are_fresh = blocks, fresh
+        self.fragments = [Fragment(n_rows, "part 3")]
+
+    def read(self, fragment):
+        yield from self.blocks
+
+
+def block(rows=4, **changes):
+    return {"X": np.arange(2.0 * rows).reshape(rows, 2), "k": np.arange(rows)} | changes
+
+
+def read(source):
+    return list(read_checked(source, source.fragments[0]))
+
+
+def test_what_conforms_passes():
+    (found,) = read(Given(block()))
+    np.testing.assert_array_equal(found["X"], block()["X"])
+    assert found["k"].dtype == INT
+    assert Given().n_rows == 4
+    assert Given(n_rows=None).n_rows is None
+    assert Given().columns == ("a", "b", "k")
+    assert Given().row_nbytes == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": np.arange(3)}, r"part 3.*different numbers of rows.*'X': 4, 'k': 3"),
+        ({"X": np.zeros((4, 3))}, r"part 3.*'X' should have shape \(2,\).*\(4, 3\)"),
+        ({"X": np.zeros(4)}, r"'X' should have shape \(2,\)"),
+        ({"k": np.array(3)}, "'k' should have shape"),
+        ({"k": np.arange(4.0)}, r"'k' should hold int64, found float64"),
+        ({"X": np.array([["a", "b"]] * 4)}, "'X' should hold float64"),
+        ({"other": np.arange(4)}, r"expected the arrays \['X', 'k'\], found \['X', 'k', 'other'\]"),
+    ],
+)
+def test_what_does_not_conform_is_named(changes, message):
+    with pytest.raises(errors.SchemaError, match=message):
+        read(Given(block(**changes)))
+
+
+def test_a_missing_array():
+    with pytest.raises(errors.SchemaError, match=r"found \['X'\]"):
+        read(Given({"X": np.zeros((4, 2))}))
+
+
+def test_nan_names_place_and_column():
+    X = np.zeros((4, 2))
+    X[2, 1] = np.nan
+    with pytest.raises(errors.MissingValueError, match=r"part 3.*1 NaN.*column 'b' at row 2"):
+        read(Given(block(X=X)))
+
+
+def test_infinity_is_a_number():
+    X = np.zeros((4, 2))
+    X[0], X[1] = np.inf, -np.inf
+    (found,) = read(Given(block(X=X)))
+    np.testing.assert_array_equal(found["X"], X)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 5, 8])
+def test_rows_other_than_announced(rows):
+    with pytest.raises(errors.RowCountError, match=r"part 3: expected 4 rows"):
+        read(Given(block(rows)))
+
+
+def test_a_reused_buffer_is_copied_and_a_fresh_one_is_not():
+    given = block()
+    (copied,) = read(Given(given))
+    (kept,) = read(Given(given, fresh=True))
+    assert not np.shares_memory(copied["X"], given["X"])
+    assert np.shares_memory(kept["X"], given["X"])
+
+
+def test_columns_are_made_contiguous():
+    given = block(X=np.asfortranarray(block()["X"]))
+    for fresh in (True, False):
+        (found,) = read(Given(given, fresh=fresh))
+        assert found["X"].flags.c_contiguous

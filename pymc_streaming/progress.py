@@ -46,6 +46,11 @@ class Recorder:
         """Record the loss at a step."""
         self._entries.append((step, loss, rows, seconds))
 
+    def forget_after(self, step: int) -> None:
+        """Drop what was recorded for steps after `step`, which turned out not to be taken."""
+        while self._entries and self._entries[-1][0] > step:
+            self._entries.pop()
+
     def history(self) -> History:
         """Everything recorded so far."""
         columns = zip(*self._entries, strict=True) if self._entries else ((), (), (), ())

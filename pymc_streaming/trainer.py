@@ -282,6 +282,7 @@ class Trainer:
                 if good:
                     self._position = positions[good - 1]
             if good < size:
+                self._recorder.forget_after(self._steps)
                 raise self._not_finite(positions[good - 1] if good else last_position, noise[good])
             done += size
             progress.update(done)

@@ -6,6 +6,7 @@ more memory than fitting but happens once on a machine, is done by another befor
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import resource
 import sys
@@ -146,6 +147,7 @@ def fit_minibatch(folder: Path, n_steps: int, seed: int) -> Fit:
     """PyMC as its documentation has it: the whole table in memory, ``pm.Minibatch``."""
     import pymc as pm
 
+    logging.getLogger("pymc").setLevel(logging.WARNING)
     with _Memory() as memory:
         table = _whole_table(folder)
         with pm.Model():

@@ -34,7 +34,7 @@ bench: $(VENV)/.bench ## Run the benchmarks that need no data of their own; each
 		echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+	rm -rf $(VENV) demo-output docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
 		.hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -30,11 +30,13 @@
     │   ├── DependentRowsError
     │   └── DiscreteLatentError
     └── FitError
-        └── NonFiniteError             NaN or infinity while fitting
+        ├── NonFiniteError             NaN or infinity while fitting
+        └── IndexRangeError            a code in the data without a parameter
 
     StreamingWarning
     ├── RowCountWarning                a pass was spent on counting rows
-    └── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
+    ├── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
+    └── NotConvergedWarning            parameters were still on their way at the end of a fit
 
 ``except StreamingError`` catches whatever this package raises on purpose.
 """
@@ -49,10 +51,12 @@ __all__ = [
     "DiscreteLatentError",
     "FitError",
     "FixedObservedError",
+    "IndexRangeError",
     "MissingFileError",
     "MissingValueError",
     "ModelError",
     "NonFiniteError",
+    "NotConvergedWarning",
     "NothingStreamedError",
     "ObservedRowsError",
     "PlaceholderError",
@@ -191,6 +195,10 @@ class NonFiniteError(FitError, FloatingPointError):
     """NaN or infinity in the objective or its gradient."""
 
 
+class IndexRangeError(FitError, IndexError):
+    """A code in the data picks an element that a parameter does not have."""
+
+
 class StreamingWarning(UserWarning):
     """Root of every warning this package emits."""
 
@@ -201,3 +209,7 @@ class RowCountWarning(StreamingWarning):
 
 class BatchSizedShapeWarning(StreamingWarning):
     """A fixed shape in the model equals the batch size."""
+
+
+class NotConvergedWarning(StreamingWarning):
+    """At the end of a fit some parameters were still moving steadily one way."""

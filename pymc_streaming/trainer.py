@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,14 +14,14 @@ import pymc as pm
 from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
-from pymc_streaming.errors import ArgumentError, NonFiniteError
+from pymc_streaming.errors import ArgumentError, FitError, NotConvergedWarning
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.loader.arguments import whole_number
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.guides import GUIDES
-from pymc_streaming.vi.nonfinite import not_finite
+from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
     AnnealedAdam,
     Optimizer,
@@ -37,6 +38,8 @@ logger = logging.getLogger("pymc_streaming")
 LONGEST_CHUNK = 64
 # A fit leaves about this many entries in the history, however long it is.
 RECORDS = 1_000
+# Of the way that a parameter could go while it is averaged, the part that is no longer noise.
+MOVING = 0.25
 
 
 class Trainer:
@@ -144,7 +147,12 @@ class Trainer:
         self.method = method
         self.dataloader = dataloader
         self.data_name = data_name
-        self.model = pm.modelcontext(model)
+        try:
+            self.model = pm.modelcontext(model)
+        except TypeError as error:
+            raise ArgumentError(
+                "There is no model: pass model=, or make the Trainer inside the `with` block."
+            ) from error
         self.optimizer = AnnealedAdam() if optimizer is None else optimizer
         self.progressbar = progressbar
         self.approximation: Approximation | None = None
@@ -153,6 +161,7 @@ class Trainer:
         self._step: Step | None = None
         self._position = (0, 0)
         self._steps = 0
+        self._settled = 0  # steps of the fits that ran to their end
         self._seconds = 0.0
         self._recorder = Recorder()
 
@@ -165,9 +174,9 @@ class Trainer:
         """Take exactly `n` steps, each on the next full batch.
 
         A second call goes on: from the same parameters, with the optimiser's state, at the
-        next row of the stream. The learning rate starts anew, lower the more steps came
-        before: at ``n / (n + steps so far)`` of the first, so that a short second fit does not
-        undo a long first one.
+        next row of the stream. The learning rate starts anew, lower the more steps the fits
+        before took to their end: at ``n / (n + those steps)`` of the first, so that a short
+        second fit does not undo a long first one.
 
         Parameters
         ----------
@@ -190,8 +199,15 @@ class Trainer:
         NonFiniteError
             If the loss or its gradient is NaN or infinite. The parameters of the last good
             step are kept in `approximation`.
+        IndexRangeError
+            If a code in the data picks an element that a parameter does not have.
         SourceError
             If the data cannot be read. What was fitted is kept in `approximation`.
+
+        Warns
+        -----
+        NotConvergedWarning
+            If parameters still moved steadily one way at the end.
         """
         n = whole_number("n", n)
         loader = self.dataloader
@@ -206,8 +222,13 @@ class Trainer:
                 self._loop(n, first, stream, progress)
             except KeyboardInterrupt:
                 logger.warning(
-                    "Interrupted after %d steps; returning what is fitted so far.", self._steps
+                    "Interrupted after %d steps. What is returned is as noisy as the learning rate "
+                    "was high; call fit again, for some thousand steps, to settle it.",
+                    self._steps,
                 )
+            else:
+                self._warn_if_moving(n, averaging_start(n, loader.total_size / loader.batch_size))
+                self._settled += n
             finally:
                 self._binding.release()
                 self.approximation = self._guide.write(*self._step.averages())
@@ -225,6 +246,7 @@ class Trainer:
         step = Step(
             self._binding.static(self.model.logp()),
             [self._binding.static(term) for term in self.model.logp(vars=streamed, sum=False)],
+            self._binding.slots,
             self._guide,
             self.optimizer,
             self._compile_kwargs,
@@ -249,7 +271,7 @@ class Trainer:
         batch_size = self.dataloader.batch_size
         average_from = averaging_start(n, self.dataloader.total_size / batch_size)
         record_every = max(1, n // RECORDS)
-        start_at = n / (n + self._steps)
+        start_at = n / (n + self._settled)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()
@@ -283,7 +305,7 @@ class Trainer:
                     self._position = positions[good - 1]
             if good < size:
                 self._recorder.forget_after(self._steps)
-                raise self._not_finite(positions[good - 1] if good else last_position, noise[good])
+                raise self._explain(positions[good - 1] if good else last_position, noise[good])
             done += size
             progress.update(done)
             # Short enough to show progress and to notice a failed step soon.
@@ -294,15 +316,36 @@ class Trainer:
             return self.optimizer.rates(start, stop, n)
         return np.zeros(stop - start)  # PyMC's update functions bring their own
 
-    def _not_finite(self, position: tuple[int, int], noise: np.ndarray) -> NonFiniteError:
-        """The error for a failed step: which variables, and on which rows."""
+    def _explain(self, position: tuple[int, int], noise: np.ndarray) -> FitError:
+        """The error for the step at `position`, which could not be taken."""
         with self.dataloader.stream(position) as stream:
             batch = next(stream)
-        culprits = not_finite(self._binding, self._guide, batch, noise)
         rows = self.dataloader.locate(position, self.dataloader.batch_size)
-        return NonFiniteError(
-            f"Step {self._steps + 1:,} is not finite: {culprits}. The batch: {rows}. The "
-            "parameters of the last good step are kept in trainer.approximation. Look for values "
-            "outside the support of the likelihood or far out of scale; a lower learning rate "
-            "(optimizer=AnnealedAdam(learning_rate=0.01)) helps when the parameters ran away."
-        )
+        where = f"Step {self._steps + 1:,}, on {rows},"
+        return explain(self._binding, self._guide, batch, noise, where)
+
+    def _warn_if_moving(self, n: int, average_from: int) -> None:
+        """Warn about parameters that went steadily one way while they were averaged.
+
+        Against an average over the window, the last iterate is noise when the fit has
+        converged; under a steady pull it is ahead by half of all that Adam can move.
+        """
+        if not isinstance(self.optimizer, AnnealedAdam):
+            return
+        assert self._step is not None
+        reach = self._rates(average_from, n, n).sum() * n / (n + self._settled)
+        ahead = np.abs(self._guide.location.get_value() - self._step.averages()[0]) / (0.5 * reach)
+        moving = [
+            name
+            for name, where, *_ in self._guide.group.ordering.values()
+            if ahead[where].max(initial=0.0) > MOVING
+        ]
+        if moving:
+            warnings.warn(
+                f"Not converged: {', '.join(map(repr, moving))} still moved steadily one way "
+                "at the end of the fit, so the result is not the posterior. Bring the parameters "
+                "near 0 and of the order of 1 (standardise the data), start nearby (initval=), "
+                "take more steps, or raise optimizer=AnnealedAdam(learning_rate=...).",
+                NotConvergedWarning,
+                stacklevel=3,
+            )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pymc as pm
@@ -20,6 +21,8 @@ from pymc_streaming import (
 )
 from tests.models import KNOWN, conjugate_normal, correlated_linear
 
+# Most fits here are short on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::pymc_streaming.errors.NotConvergedWarning")
 # Nothing is compiled: what is tested is the loop, not the speed.
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
 
@@ -243,7 +246,7 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
     y[730] = 1e200
     loader = DataLoader(Recording(y), 50)
     trainer = small_trainer(loader)
-    with pytest.raises(errors.NonFiniteError, match=r"(?s)Step 15 .*'y'.*piece 7.*last good step"):
+    with pytest.raises(errors.NonFiniteError, match=r"Step 15.*piece 7.*'y'.*last good step"):
         trainer.fit(100)
     good = trainer.approximation.mean.eval()[0]
     assert np.isfinite(good)
@@ -266,8 +269,74 @@ def test_counts_below_zero_deep_in_the_data():
         data = pm.Data("y", np.zeros(50, int))
         pm.Poisson("likelihood", rate, observed=data, total_size=len(loader))
     trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
-    with pytest.raises(errors.NonFiniteError, match=r"Step 15 .*'likelihood' is -inf"):
+    with pytest.raises(errors.NonFiniteError, match=r"Step 15.*'likelihood' is -inf"):
         trainer.fit(100)
+
+
+def with_groups(group: np.ndarray, as_floats: bool, **options) -> Trainer:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=len(group))
+    data = {"block": np.column_stack([y, group])} if as_floats else {"y": y, "group": group}
+    loader = DataLoader(data, 50)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        effect = pm.Normal("effect", 0.0, 1.0, shape=7)
+        if as_floats:
+            block = pm.Data("block", zeros)
+            y, group = block[:, 0], block[:, 1].astype("int64")
+        else:
+            y, group = pm.Data("y", zeros["y"]), pm.Data("group", zeros["group"])
+        pm.Normal("likelihood", effect[group], 1.0, observed=y, total_size=len(loader))
+    return Trainer("advi", loader, model=model, progressbar=False, **options)
+
+
+@pytest.mark.parametrize("as_floats", [False, True])
+@pytest.mark.parametrize(
+    ("code", "limits"), [(7, "0 to 7"), (100_000_000, "0 to 100"), (-1, "-1 to")]
+)
+def test_a_code_without_a_parameter_deep_in_the_data(code, limits, as_floats):
+    """Compiled by numba, which does not look whether an index is in range."""
+    group = np.random.default_rng(1).integers(0, 7, size=1_000)
+    with_groups(group, as_floats).fit(30)
+    group[730] = code
+    trainer = with_groups(group, as_floats)
+    with pytest.raises(errors.IndexRangeError, match=rf"Step 15.*'effect' run from {limits}"):
+        trainer.fit(30)
+    assert trainer._steps == 14
+    assert np.isfinite(trainer.approximation.mean.eval()).all()
+
+
+def test_a_parameter_too_far_away_is_a_warning():
+    y = np.random.default_rng(0).normal(200.0, 1.0, size=1_000)
+
+    def fit(**options) -> Trainer:
+        loader = DataLoader(y, 50)
+        with pm.Model() as model:
+            mu = pm.Normal("mu", 0.0, 1e3, **options)
+            batch = pm.Data("batch", loader.placeholder())
+            pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+        trainer = Trainer(
+            "advi", loader, model=model, random_seed=0, progressbar=False, compile_kwargs=FAST
+        )
+        trainer.fit(2_000)
+        return trainer
+
+    with pytest.warns(errors.NotConvergedWarning, match="'mu'.*initval"):
+        fit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer = fit(initval=199.0)
+    assert trainer.approximation.mean.eval()[0] == pytest.approx(y.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("build", KNOWN, ids=lambda build: build.__name__)
+def test_no_warning_where_it_converged(build):
+    known = build()
+    loader = loader_for(known)
+    trainer = Trainer("advi", loader, model=known.build(loader), random_seed=1, progressbar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(6_000)
 
 
 def test_interrupted_after_a_while():

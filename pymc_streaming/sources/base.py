@@ -207,6 +207,7 @@ def refuse_nan(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> Non
         column = repr(name) if len(first) == 1 else f"number {first[1]} from 0"
     raise MissingValueError(
         f"{where}: {int(missing.sum()):,} NaN in array {name!r}, the first in column {column} at "
-        f"row {first[0]:,} of the block. Drop those rows with a filter, or fill them in a "
-        "transform (a missing-indicator column keeps the information)."
+        f"row {first[0]:,} of the block. Drop those rows beforehand (for Parquet, with "
+        "filters=), or fill them in (in a transform=, where there is one; a missing-indicator "
+        "column keeps the information)."
     )

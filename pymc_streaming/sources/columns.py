@@ -157,9 +157,9 @@ class Column:
         if count:
             raise MissingValueError(
                 f"{where}: column {self.name!r} holds {count:,} null{'s' * (count > 1)}, expected "
-                f"a value in every row. Drop those rows with filters=pc.field({self.name!r})"
-                ".is_valid(), or fill them in a transform, which receives NaN in their place "
-                "(a missing-indicator column keeps the information)."
+                "a value in every row. Drop those rows (for Parquet, with "
+                f"filters=pc.field({self.name!r}).is_valid()), or fill them in a transform=, "
+                "which receives NaN in their place (a missing-indicator column keeps the information)."
             )
 
 
@@ -293,7 +293,7 @@ class ColumnPlan:
                 raise TransformError(
                     f"{where}: the transform returned {len(array):,} rows in array {name!r} for a "
                     f"block of {batch.num_rows:,}. It must keep every row; to drop rows, use "
-                    "`filters`, so that N counts the rows that are left."
+                    "`filters` (Parquet), or beforehand, so that N counts the rows that are left."
                 )
         return block
 

@@ -69,6 +69,11 @@ class Binding:
         replacements = {self.placeholders[key]: slot for key, slot in self._slots.items()}
         return graph_replace(expression, replacements, strict=False)
 
+    @property
+    def slots(self) -> list[SharedVariable]:
+        """The variables that hold the batch in compiled functions."""
+        return list(self._slots.values())
+
     def hand_over(self, batch: Mapping[str, np.ndarray]) -> None:
         """Make `batch` what the compiled functions see; its arrays are not copied."""
         for key, slot in self._slots.items():

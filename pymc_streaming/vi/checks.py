@@ -166,8 +166,8 @@ def _check_total_size(
     if not totals:
         raise TotalSizeMissingError(
             f"Likelihood {name!r} depends on a streamed pm.Data but has no total_size (0 counts "
-            f"as none): {batch_size:,} rows would weigh as much as the prior expects of "
-            f"{n_rows:,}. {fix}"
+            f"as none): the {batch_size:,} rows of a batch would count as all the data there are, "
+            f"instead of standing for {n_rows:,}. {fix}"
         )
     shape = _value(binding.model.rvs_to_values[variable].shape)
     axis, total = next(iter(totals.items()))

@@ -1,4 +1,4 @@
-"""After a step that was not finite: which variables are to blame."""
+"""After a step that could not be taken: what is to blame."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytensor
-from pytensor.compile.mode import Mode
 
+from pymc_streaming.errors import FitError, IndexRangeError, NonFiniteError
+from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.indices import streamed_indices
 from pymc_streaming.vi.step import flat
 
-__all__ = ["not_finite"]
+__all__ = ["explain"]
 
 
-def not_finite(
-    binding: Binding, guide: Guide, batch: Mapping[str, np.ndarray], noise: np.ndarray
-) -> str:
-    """Words for what is not finite at the draw made of `noise`.
+def explain(
+    binding: Binding,
+    guide: Guide,
+    batch: Mapping[str, np.ndarray],
+    noise: np.ndarray,
+    where: str,
+) -> FitError:
+    """Find out why a step could not be taken.
 
     Parameters
     ----------
@@ -30,18 +36,59 @@ def not_finite(
         The batch of the failed step.
     noise : ndarray, shape (d,)
         Standard normal draw of the failed step.
+    where : str
+        Words for the step and its rows.
+
+    Returns
+    -------
+    IndexRangeError or NonFiniteError
+        To be raised.
     """
+    kept = "The parameters of the last good step are kept in trainer.approximation."
+    with binding.in_placeholders(batch), np.errstate(all="ignore"):
+        if found := _out_of_range(binding, guide):
+            return IndexRangeError(
+                f"{where}: {found}. Give the codes through categories= with all levels, or give "
+                f"the parameter more elements; filter out rows without a group. {kept}"
+            )
+        found = _not_finite(binding, guide, noise)
+    return NonFiniteError(
+        f"{where} is not finite: {found}. {kept} Look for values outside the support of the "
+        "likelihood or far out of scale. When the parameters ran away, a lower learning rate "
+        "helps (optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
+    )
+
+
+def _out_of_range(binding: Binding, guide: Guide) -> str:
+    placeholders = binding.placeholders.values()
+    indices = streamed_indices([binding.model.logp()], placeholders)
+    if not indices:
+        return ""
+    expressions = [
+        flat(expression, guide, guide.location)
+        for index in indices
+        for expression in (index.index.min(), index.index.max(), index.size)
+    ]
+    values = iter(pytensor.function([], expressions, mode=PROBE_MODE)())
+    limits = {
+        (index.name, int(next(values)), int(next(values)), int(next(values))) for index in indices
+    }
+    return "; ".join(
+        f"the codes that index {name!r} run from {least} to {most}, but it has the elements 0 to "
+        f"{size - 1}"
+        for name, least, most, size in sorted(limits)
+        if least < 0 or most >= size
+    )
+
+
+def _not_finite(binding: Binding, guide: Guide, noise: np.ndarray) -> str:
     model = binding.model
     # Not replaced by slots: this reads pm.Data, and runs in Python, once.
     draw = guide.location + guide.deviation(pytensor.tensor.as_tensor(noise))
     variables = [*model.free_RVs, *model.observed_RVs]
     densities = [flat(term.sum(), guide, draw) for term in model.logp(vars=variables, sum=False)]
     gradient = pytensor.grad(flat(model.logp(), guide, draw), guide.location)
-    function = pytensor.function(
-        [], [*densities, gradient], mode=Mode(linker="py", optimizer="fast_compile")
-    )
-    with binding.in_placeholders(batch), np.errstate(all="ignore"):
-        *values, slope = function()
+    *values, slope = pytensor.function([], [*densities, gradient], mode=PROBE_MODE)()
     bad = [
         f"the log-density of {variable.name!r} is {float(value)}"
         for variable, value in zip(variables, values, strict=True)

@@ -34,6 +34,7 @@ from pytensor.tensor.sharedvar import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
 from pymc_streaming.vi.support import inside_support
 
@@ -50,6 +51,8 @@ class Step:
         variables and of the batch, which sits in shared variables.
     log_likelihoods : sequence of TensorVariable
         Its streamed terms, elementwise.
+    data : sequence of SharedVariable
+        The variables that hold the batch.
     guide : Guide
         Family that is fitted.
     optimizer : AnnealedAdam or Optimizer
@@ -59,7 +62,8 @@ class Step:
 
     Notes
     -----
-    A step whose gradient is not finite, or that meets data outside the support, changes
+    A step whose gradient is not finite, or that meets data outside the support or the
+    range of an index, changes
     nothing, and neither does any after it, so the parameters stay those of the last good
     step; `completed` counts the good ones.
     """
@@ -68,6 +72,7 @@ class Step:
         self,
         log_density: TensorVariable,
         log_likelihoods: Sequence[TensorVariable],
+        data: Sequence[SharedVariable],
         guide: Guide,
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
@@ -94,8 +99,12 @@ class Step:
 
         deviation = guide.deviation(noise)
         draw = guide.location + deviation
-        self._inside_support = pt.all(
+        (log_density, *log_likelihoods), in_range = clip_indices(
+            [log_density, *log_likelihoods], data
+        )
+        self._possible = pt.all(
             [inside_support(flat(term, guide, draw)) for term in log_likelihoods]
+            + [flat(condition, guide, draw) for condition in in_range]
         )
         self._plain = negative_log_density(draw) - guide.entropy()
         self._mirrored = negative_log_density(guide.location - deviation) - guide.entropy()
@@ -145,7 +154,7 @@ class Step:
 
     def _function(self, gradients: dict[SharedVariable, TensorVariable]) -> Any:
         finite = pt.isfinite(pt.add(*[gradient.sum() for gradient in gradients.values()]))
-        possible = finite & self._inside_support
+        possible = finite & self._possible
         good = possible & ~self._halted
         updates: dict[SharedVariable, Variable] = {}
         for parameter, gradient in gradients.items():

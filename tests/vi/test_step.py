@@ -35,6 +35,7 @@ def make_step(model, guide, optimizer=None, batch=BATCH) -> Step:
     step = Step(
         binding.static(model.logp()),
         [binding.static(term) for term in terms],
+        binding.slots,
         guide,
         optimizer or AnnealedAdam(),
         FAST,

@@ -1,0 +1,92 @@
+"""Codes in the data that pick elements of a parameter: ``effect[group]``.
+
+Compiled code does not look whether a code is in range: one that is too large reads, and in the
+gradient writes, memory that belongs to something else, and a negative one counts from the end.
+Here every such index is clipped, so that nothing can happen, and watched, so that a code out of
+range stops the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pytensor.tensor as pt
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.subtensor import AdvancedSubtensor
+from pytensor.tensor.variable import TensorVariable
+
+__all__ = ["StreamedIndex", "clip_indices", "streamed_indices"]
+
+
+@dataclass(frozen=True)
+class StreamedIndex:
+    """An index that depends on the data.
+
+    Parameters
+    ----------
+    name : str
+        What is indexed.
+    index : TensorVariable
+        The codes.
+    size : TensorVariable
+        Elements along the axis that they index.
+    """
+
+    name: str
+    index: TensorVariable
+    size: TensorVariable
+
+    @property
+    def in_range(self) -> TensorVariable:
+        """Whether all codes are in range; a boolean scalar."""
+        return pt.all(pt.ge(self.index, 0) & pt.lt(self.index, self.size))
+
+
+def streamed_indices(
+    expressions: Sequence[TensorVariable], data: Iterable[Variable]
+) -> list[StreamedIndex]:
+    """All indices in `expressions` that depend on `data`."""
+    nodes = {variable.owner for variable in ancestors(expressions) if variable.owner is not None}
+    sources = set(data)
+    return [found for node in nodes for _, found in _indices_of(node, sources)]
+
+
+def clip_indices(
+    expressions: Sequence[TensorVariable], data: Iterable[Variable]
+) -> tuple[list[TensorVariable], list[TensorVariable]]:
+    """Clip all indices that depend on `data`.
+
+    Returns
+    -------
+    expressions : list of TensorVariable
+        The same where every code is in range.
+    conditions : list of TensorVariable
+        Whether they are, boolean scalars.
+    """
+    graph = FunctionGraph(outputs=list(expressions), clone=True, copy_inputs=False)
+    sources = set(data)
+    conditions = []
+    for node in graph.toposort():
+        for position, found in _indices_of(node, sources):
+            clipped = pt.clip(found.index, 0, found.size - 1).astype(found.index.dtype)
+            graph.change_node_input(node, position, clipped)
+            conditions.append(found.in_range)
+    return list(graph.outputs), conditions
+
+
+def _indices_of(node: Apply, data: set[Variable]) -> list[tuple[int, StreamedIndex]]:
+    """Position among the inputs, and index, for each index of a node that depends on `data`."""
+    if not isinstance(node.op, AdvancedSubtensor):
+        return []
+    entries = enumerate(node.op.idx_list)
+    axes = {entry + 1: axis for axis, entry in entries if isinstance(entry, int)}
+    base = node.inputs[0]
+    return [
+        (position, StreamedIndex(base.name or str(base), index, base.shape[axis]))
+        for position, axis in axes.items()
+        if (index := node.inputs[position]).type.dtype != "bool"
+        and data.intersection(ancestors([index]))
+    ]

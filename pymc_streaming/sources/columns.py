@@ -159,7 +159,8 @@ class Column:
                 f"{where}: column {self.name!r} holds {count:,} null{'s' * (count > 1)}, expected "
                 "a value in every row. Drop those rows (for Parquet, with "
                 f"filters=pc.field({self.name!r}).is_valid()), or fill them in a transform=, "
-                "which receives NaN in their place (a missing-indicator column keeps the information)."
+                "which receives NaN in their place (a missing-indicator column keeps the "
+                "information)."
             )
 
 

@@ -40,6 +40,8 @@ LONGEST_CHUNK = 64
 RECORDS = 1_000
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25
+# Noise of the last iterate, in posterior standard deviations, that an average does not undo.
+COARSE = 20.0
 
 
 class Trainer:
@@ -129,7 +131,7 @@ class Trainer:
         if (
             optimizer is not None
             and not isinstance(optimizer, AnnealedAdam)
-            and not callable(optimizer)
+            and (isinstance(optimizer, type) or not callable(optimizer))
         ):
             raise ArgumentError(
                 f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
@@ -160,6 +162,7 @@ class Trainer:
         self._guide_seed = int(self._random.integers(2**31))
         self._step: Step | None = None
         self._position = (0, 0)
+        self._variables: list[Any] = []
         self._steps = 0
         self._settled = 0  # steps of the fits that ran to their end
         self._seconds = 0.0
@@ -218,6 +221,12 @@ class Trainer:
             first = next(stream)
             if self._step is None:
                 self._step = self._prepare(first)
+                self._variables = self._model_variables()
+            elif self._variables != self._model_variables():
+                raise ArgumentError(
+                    "The model has other variables than at the first fit, which compiled it. Make "
+                    "a new Trainer for it."
+                )
             try:
                 self._loop(n, first, stream, progress)
             except KeyboardInterrupt:
@@ -234,6 +243,9 @@ class Trainer:
                 self.approximation = self._guide.write(*self._step.averages())
                 self.approximation.hist = self.history.loss
         return self.approximation
+
+    def _model_variables(self) -> list[Any]:
+        return [*self.model.basic_RVs, *self.model.potentials]
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
         """Check the model on the first batch, then compile."""
@@ -328,24 +340,30 @@ class Trainer:
         """Warn about parameters that went steadily one way while they were averaged.
 
         Against an average over the window, the last iterate is noise when the fit has
-        converged; under a steady pull it is ahead by half of all that Adam can move.
+        converged; under a steady pull it is ahead by half of all that Adam can move. And a
+        posterior far narrower than the optimiser's steps is not found by averaging them.
         """
         if not isinstance(self.optimizer, AnnealedAdam):
             return
         assert self._step is not None
+        guide = self._guide
         reach = self._rates(average_from, n, n).sum() * n / (n + self._settled)
-        ahead = np.abs(self._guide.location.get_value() - self._step.averages()[0]) / (0.5 * reach)
-        moving = [
-            name
-            for name, where, *_ in self._guide.group.ordering.values()
-            if ahead[where].max(initial=0.0) > MOVING
-        ]
+        location, scales = self._step.averages()
+        lead = np.abs(guide.location.get_value() - location)
+        scale_lead = np.abs(guide.scales["log_scale"].get_value() - scales["log_scale"])
+        suspect = (
+            (lead > MOVING * 0.5 * reach)
+            | (scale_lead > MOVING * 0.5 * reach / guide.scales_every)
+            | (lead > COARSE * np.exp(scales["log_scale"]))
+        )
+        moving = [name for name, where, *_ in guide.group.ordering.values() if suspect[where].any()]
         if moving:
             warnings.warn(
-                f"Not converged: {', '.join(map(repr, moving))} still moved steadily one way "
-                "at the end of the fit, so the result is not the posterior. Bring the parameters "
-                "near 0 and of the order of 1 (standardise the data), start nearby (initval=), "
-                "take more steps, or raise optimizer=AnnealedAdam(learning_rate=...).",
+                f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
+                "steadily one way or by many posterior standard deviations, so the result is not "
+                "the posterior. Bring the parameters near 0 and of the order of 1 (standardise the "
+                "data), start nearby (initval=), take more steps, or change "
+                "optimizer=AnnealedAdam(learning_rate=...).",
                 NotConvergedWarning,
                 stacklevel=3,
             )

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pymc as pm
 import pytensor
+import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
 
@@ -55,7 +56,7 @@ def test_known_posteriors(build, method):
     loader = loader_for(known)
     approximation = Trainer(
         method, loader, model=known.build(loader), random_seed=0, progressbar=False
-    ).fit(6_000 if method == "advi" else 12_000)
+    ).fit(10_000 if method == "advi" else 12_000)
     mean, covariance = approximation.mean.eval(), approximation.cov.eval()
     sd = np.sqrt(np.diag(known.covariance))
     assert np.abs((mean - known.mean) / sd).max() < 0.35
@@ -225,6 +226,7 @@ def test_pymc_optimizers():
         {"dataloader": np.zeros(3)},
         {"dataloader": None},
         {"optimizer": "adam"},
+        {"optimizer": AnnealedAdam},
         {"backend": "fortran"},
     ],
 )
@@ -327,6 +329,36 @@ def test_a_parameter_too_far_away_is_a_warning():
         warnings.simplefilter("error")
         trainer = fit(initval=199.0)
     assert trainer.approximation.mean.eval()[0] == pytest.approx(y.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 100.0])
+def test_scales_far_from_where_they_start(scale):
+    """A predictor that is not standardised: a posterior much narrower than the start."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(scale=scale, size=100_000), rng.normal(size=100_000)
+    y = 0.3 + 0.5 / scale * x + noise
+    loader = DataLoader({"x": x, "y": y}, 500, shuffle=True, seed=0)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        b = pm.Normal("b", 0.0, 100.0, shape=2)
+        log_sigma = pm.Normal("log_sigma", 0.0, 1.0)
+        x_data, y_data = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
+        sigma = pt.exp(log_sigma)
+        pm.Normal("like", b[0] + b[1] * x_data, sigma, observed=y_data, total_size=len(loader))
+    approximation = Trainer("advi", loader, model=model, random_seed=0, progressbar=False).fit(
+        10_000
+    )
+    expected = np.array([1.0, 1.0 / scale, np.sqrt(0.5)]) / np.sqrt(100_000)
+    np.testing.assert_allclose(approximation.std.eval(), expected, rtol=0.15)
+
+
+def test_a_model_that_changed_since_the_first_fit():
+    trainer = small_trainer()
+    trainer.fit(5)
+    with trainer.model:
+        pm.Normal("other", trainer.model["mu"], 1.0, observed=3.0)
+    with pytest.raises(errors.ArgumentError, match="new Trainer"):
+        trainer.fit(5)
 
 
 @pytest.mark.parametrize("build", KNOWN, ids=lambda build: build.__name__)

@@ -107,6 +107,9 @@ class DataLoader:
         prefetch: int | str = DEFAULT_BYTES,
     ) -> None:
         self.batch_size = whole_number("batch_size", batch_size)
+        for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
+            if not isinstance(flag, bool):
+                raise ArgumentError(f"{name} must be True or False, found {flag!r}.")
         # What was left to the loader may be taken over from a saved state.
         self._given = {"seed": seed is not None, "buffer_size": buffer_size is not None}
         if isinstance(source, ShuffleBuffer):
@@ -140,6 +143,11 @@ class DataLoader:
             raise ArgumentError(
                 f"With drop_last there is no batch at all: {self.total_size:,} rows are fewer than "
                 f"batch_size={self.batch_size:,}."
+            )
+        if len(set(self.source.fragments)) < len(self.source.fragments):
+            raise ArgumentError(
+                "Two fragments of the source are equal, so reading one cannot be told from reading "
+                "the other. Give each an origin of its own."
             )
         counts = tuple(fragment.n_rows for fragment in self.source.fragments)
         self._order = Order(counts, self.buffer_size, self.seed)

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pymc_streaming.errors import MissingValueError, RowCountError, SchemaError
+from pymc_streaming.errors import (
+    MissingValueError,
+    PrecisionError,
+    RowCountError,
+    SchemaError,
+)
 
 __all__ = ["SINGLE", "ArraySpec", "Block", "Fragment", "IterableDataset", "read_checked"]
 
@@ -188,7 +193,18 @@ def _conform(
         return array.copy() if copy else np.ascontiguousarray(array)
     if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
         raise SchemaError(f"{where}: array {name!r} should hold {spec.dtype}, found {array.dtype}.")
-    return array.astype(spec.dtype, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(spec.dtype, order="C")
+        if array.dtype.kind in "iu":  # there and back, since a comparison would round as well
+            lost = (converted.astype(array.dtype) != array) | ((converted < 0) & (array >= 0))
+        else:
+            lost = np.isinf(converted) & np.isfinite(array)
+    if lost.any():
+        raise PrecisionError(
+            f"{where}: array {name!r} holds {array[lost][0]}, which {spec.dtype} cannot. Give the "
+            "array another dtype in the layout, or rescale it."
+        )
+    return converted
 
 
 def refuse_nan(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> None:

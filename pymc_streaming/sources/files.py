@@ -78,8 +78,10 @@ def find_files(path: Paths, pattern: str) -> list[DataFile]:
         raise ArgumentError("path is an empty list, expected at least one file.")
     found = [file for item in paths for file in _find(item, pattern)]
     names = [name for name, *_ in found]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    # Two spellings of a path, or a link, are one file.
+    real = [os.path.realpath(inner) if is_local else name for name, inner, _, is_local in found]
+    if len(set(real)) < len(real):
+        twice = next(n for n, r in zip(names, real, strict=True) if real.count(r) > 1)
         raise ArgumentError(f"{twice} is listed more than once; its rows would count double.")
     common = _shared_folder(names)
     return [

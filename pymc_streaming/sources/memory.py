@@ -92,7 +92,7 @@ def array_source(arrays: np.ndarray | Mapping[str, np.ndarray]) -> ArraySource:
 class ArraySource(IterableDataset):
     """Arrays in memory; made by :func:`array_source`."""
 
-    blocks_are_fresh = True
+    blocks_are_fresh = False  # views of the user's arrays: whoever gets a block may change it
 
     def __init__(self, arrays: np.ndarray | Mapping[str, np.ndarray]) -> None:
         floating = floating_dtype()

@@ -202,6 +202,7 @@ class ParquetSource(IterableDataset):
         self._filter = None if filters is None else RowFilter(filters, schema, first.path)
         checked = plan.names + (self._filter.columns if self._filter else [])
         expected = {name: canonical_type(schema.field(name).type) for name in checked}
+        self._expected, self._first = expected, first
 
         def read_footers(file: DataFile) -> list[_Footer]:
             with OpenFiles().borrow(file) as opened:
@@ -267,7 +268,15 @@ class ParquetSource(IterableDataset):
         needed = columns
         if self._filter is not None:
             needed = list(dict.fromkeys(columns + self._filter.columns))
-        with self._open_files.borrow(self._files[group.path], group.row_group) as opened:
+        file = self._files[group.path]
+        with self._open_files.borrow(file, group.row_group) as opened:
+            # The file may be another one by now.
+            _check_schema(opened.schema_arrow, file, self._expected, self._first, False)
+            if group.row_group >= opened.num_row_groups:
+                raise SchemaError(
+                    f"{group.origin}: the file now has {opened.num_row_groups:,} row groups. It "
+                    "was written again since the source was made; make the source anew."
+                )
             for batch in opened.iter_batches(
                 batch_size=self._block_rows,
                 row_groups=[group.row_group],

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytensor
+from pymc.pytensorf import constant_fold
 from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
@@ -146,9 +147,11 @@ def _check_free_variables(binding: Binding) -> None:
 
 def _check_potentials(binding: Binding) -> None:
     model = binding.model
-    random = [*model.free_RVs, *model.observed_RVs]
     for potential in model.potentials:
-        if names := _placeholders_of([potential], binding, blockers=random):
+        inside = set(ancestors([potential], blockers=model.free_RVs))
+        # Where a potential reads an observed variable, PyMC puts its observed values.
+        values = [model.rvs_to_values[rv] for rv in model.observed_RVs if rv in inside]
+        if names := _placeholders_of([potential, *values], binding, blockers=model.free_RVs):
             raise StreamedPotentialError(
                 f"Potential {potential.name!r} depends on pm.Data {', '.join(map(repr, names))}; "
                 "PyMC never rescales a potential, so it would count for one batch instead of all "
@@ -192,6 +195,14 @@ def _check_total_size(
             f"axis {axis} should have the {batch_size:,} rows of a batch: PyMC scales by "
             "total_size over the length of that axis. Observe one value, or one row, per row "
             "of the batch."
+        )
+    static = binding.static(binding.model.rvs_to_values[variable]).shape[axis]
+    (length,) = constant_fold([static], raise_not_constant=False)
+    if not isinstance(length, np.ndarray | np.integer | int):
+        raise ObservedRowsError(
+            f"How many values likelihood {name!r} observes depends on the values in the batch, so "
+            "PyMC would scale each batch by another number. Drop rows before they are streamed, "
+            "with filters= or in the source."
         )
     others = {a: t for a, t in totals.items() if a != axis and t != shape[a]}
     if others:
@@ -239,10 +250,11 @@ def _check_unscaled(variable: TensorVariable) -> None:
 
 def _warn_batch_sized(binding: Binding, streamed: list[TensorVariable]) -> None:
     model, rows = binding.model, binding.n_rows
+    shapes = model.eval_rv_shapes()
     found = [
         f"free variable {variable.name!r}"
         for variable in model.free_RVs
-        if rows in variable.type.shape and rows > 1
+        if rows in shapes[variable.name] and rows > 1
     ]
     fixed = {
         node
@@ -252,7 +264,7 @@ def _warn_batch_sized(binding: Binding, streamed: list[TensorVariable]) -> None:
         )
         if isinstance(node, Constant | SharedVariable)
         and node not in binding.placeholders.values()
-        and np.shape(_content(node))[:1] == (rows,)
+        and rows in np.shape(_content(node))
     }
     found += [f"the fixed array {node.name or node.type}" for node in fixed if rows > 1]
     if found:

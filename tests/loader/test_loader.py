@@ -380,3 +380,28 @@ def test_shuffle_buffer_is_taken_by_a_loader():
     for conflict in {"batch_size": 8}, {"seed": 5}, {"buffer_size": 21}:
         with pytest.raises(ArgumentError):
             DataLoader(buffer, **{"batch_size": 7, **conflict})
+
+
+def test_changing_a_batch_does_not_change_the_data():
+    table = np.arange(20.0).reshape(10, 2)
+    for batch in DataLoader(table, 4):
+        batch["batch"] *= 0
+    np.testing.assert_array_equal(table, np.arange(20.0).reshape(10, 2))
+
+
+def test_fragments_that_cannot_be_told_apart():
+    class Twins(IterableDataset):
+        layout = {"x": ArraySpec((), np.dtype("float64"))}  # noqa: RUF012
+        fragments = [Fragment(10, "file")] * 2
+
+        def read(self, fragment):
+            yield {"x": np.arange(10.0)}
+
+    with pytest.raises(ArgumentError, match="Two fragments"):
+        DataLoader(Twins(), 5)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "drop_last"])
+def test_flags_are_true_or_false(name):
+    with pytest.raises(ArgumentError, match=name):
+        DataLoader(np.zeros(10), 5, **{name: "no"})

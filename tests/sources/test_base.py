@@ -96,3 +96,19 @@ def test_columns_are_made_contiguous():
     for fresh in (True, False):
         (found,) = read(Given(given, fresh=fresh))
         assert found["X"].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("given", "layout"),
+    [
+        (np.array([3_000_000_000]), "int32"),
+        (np.array([2**63 + 1], "uint64"), "int64"),
+        (np.array([2**53 + 1]), "float64"),
+        (np.array([1e300]), "float32"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused(given, layout):
+    source = Given({"x": given}, n_rows=1)
+    source.layout = {"x": ArraySpec((), np.dtype(layout))}
+    with pytest.raises((errors.PrecisionError, errors.SchemaError), match=r"part 3.*'x'"):
+        read(source)

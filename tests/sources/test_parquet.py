@@ -569,3 +569,29 @@ def test_criteo_nulls_and_a_transform_that_fills_them() -> None:
     ints = frame[columns[1:]].astype(float)
     np.testing.assert_array_equal(block["X"][:, 13:], ints.isna())
     np.testing.assert_allclose(block["X"][:, :13], np.log1p(ints.fillna(0).clip(lower=0)))
+
+
+def test_one_file_by_two_spellings(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": [1.0]}), path)
+    (tmp_path / "link.parquet").symlink_to(path)
+    for other in (tmp_path / ".." / tmp_path.name / "a.parquet", tmp_path / "link.parquet"):
+        with pytest.raises(ArgumentError, match="more than once"):
+            parquet_source([str(path), str(other)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (pa.array([1, 2], pa.timestamp("ns")), "has type timestamp"),
+        (pa.array(["a", "b"]), "has type large_string"),
+        (None, "'x'"),
+    ],
+)
+def test_a_file_that_was_written_again(tmp_path, changed, message):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": pa.array([1, 2], pa.timestamp("us"))}), path)
+    source = parquet_source(path)
+    pq.write_table(pa.table({"y": [1, 2]} if changed is None else {"x": changed}), path)
+    with pytest.raises(SchemaError, match=message):
+        list(source.read(source.fragments[0]))

@@ -267,6 +267,65 @@ def test_mixing_rows_is_seen_at_a_fixed_number_of_rows():
         check(regression(extra=extra(True)))
 
 
+def positional(build, rows=B, coords=None, **data_options):
+    rows_of = {"batch": rng.normal(size=(rows, 3))}
+    with pm.Model(coords=coords) as model:
+        b = pm.Normal("b", 0, 1)
+        batch = pm.Data("batch", np.zeros((rows, 3)), **data_options)
+        pm.Normal("z", build(b, batch), 1.0, observed=batch[:, 1], total_size=N)
+    return model, rows_of
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        lambda b, batch: pm.Normal("n", 0, 1, dims="row"),
+        lambda b, batch: pm.Normal("n", 0, 1, shape=B + 1)[1:],
+        lambda b, batch: b * pt.arange(B) / B,
+        lambda b, batch: b * pm.Data("w", np.linspace(0, 1, 2 * B).reshape(2, B))[0],
+    ],
+)
+def test_what_goes_by_the_position_in_the_batch(effect):
+    model, batch = positional(effect, coords={"row": range(B)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.BatchSizedShapeWarning)
+        binding = Binding(model, None, batch)
+        with pytest.raises(errors.DependentRowsError, match="position of a row"):
+            check_model(binding, batch, n_rows=N, num_batches=BATCHES)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 24, 25])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_statistics_of_a_batch_of_any_length(rows, fixed):
+    def scaled(b, batch):
+        return b * (batch[:, 0] - batch[:, 0].mean()) / batch[:, 0].std()
+
+    options = {"coords": {"row": range(rows), "c": range(3)}, "dims": ("row", "c")} if fixed else {}
+    model, batch = positional(scaled, rows, **options)
+    with pytest.raises(errors.DependentRowsError, match="mixes rows"):
+        check(model, batch)
+    check(*positional(lambda b, batch: b * batch[:, 0], rows, **options))
+
+
+def test_a_potential_that_reads_an_observed_variable():
+    with pm.Model() as model:
+        s = pm.Normal("s", 0, 1)
+        batch = pm.Data("batch", np.zeros(B))
+        y = pm.Normal("y", s, 1.0, observed=batch, total_size=N)
+        pm.Potential("p", -0.5 * ((y - s) ** 2).sum())
+    with pytest.raises(errors.StreamedPotentialError, match="'p'"):
+        check(model, {"batch": BATCH["batch"][:, 0]})
+
+
+def test_rows_dropped_inside_the_model():
+    def masked(b, batch):
+        kept = (batch[:, 0] > -900).nonzero()[0]
+        pm.Normal("z", b[0] * batch[kept, 0], 1.0, observed=batch[kept, 1], total_size=N)
+
+    with pytest.raises(errors.ObservedRowsError, match="depends on the values"):
+        check(regression(extra=masked))
+
+
 def test_discrete_latent():
     with pytest.raises(errors.DiscreteLatentError, match="'k'"):
         check(regression(extra=lambda b, batch: pm.Bernoulli("k", 0.5)))

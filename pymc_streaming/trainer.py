@@ -254,7 +254,9 @@ class Trainer:
         streamed = check_model(
             self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
         )
-        self._guide = GUIDES[self.method](self.model, self._guide_seed)
+        # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
+        initial_scale = 0.01 / math.sqrt(loader.total_size)
+        self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
         step = Step(
             self._binding.static(self.model.logp()),
             [self._binding.static(term) for term in self.model.logp(vars=streamed, sum=False)],

@@ -22,11 +22,6 @@ from pytensor.tensor.variable import TensorVariable
 
 __all__ = ["GUIDES", "FullRankGuide", "Guide", "MeanFieldGuide"]
 
-# A start far narrower than most posteriors: the gradient of a log scale is bounded by one
-# while it is too small and grows with the square of the scale while it is too large, which
-# leaves Adam's memory of gradient sizes useless for thousands of steps.
-INITIAL_SCALE = 0.01
-
 
 class Guide(abc.ABC):
     """A Gaussian family over the flat vector of a model's unconstrained variables.
@@ -37,6 +32,10 @@ class Guide(abc.ABC):
         The model; its free variables must be continuous.
     random_seed : int or None
         Passed to PyMC for initial points that are drawn.
+    initial_scale : float, default 1e-4
+        Standard deviation at the start. Best below that of the posterior: the gradient of a
+        log scale is bounded by one while the scale is too small, and grows with its square
+        while it is too large, which Adam would remember for thousands of steps.
 
     Attributes
     ----------
@@ -54,19 +53,21 @@ class Guide(abc.ABC):
 
     scales_every: int
 
-    def __init__(self, model: pm.Model, random_seed: int | None) -> None:
+    def __init__(
+        self, model: pm.Model, random_seed: int | None, initial_scale: float = 1e-4
+    ) -> None:
         self.approximation = self._make_approximation(model, random_seed)
         (self.group,) = self.approximation.groups
         self.size: int = int(self.group.ddim)
         start = self.group.params_dict["mu"].get_value()
         self.location = _shared(start, "location")
-        self.scales = self._initial_scales()
+        self.scales = self._initial_scales(float(np.log(initial_scale)))
 
     @abc.abstractmethod
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation: ...
 
     @abc.abstractmethod
-    def _initial_scales(self) -> dict[str, TensorSharedVariable]: ...
+    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]: ...
 
     @abc.abstractmethod
     def deviation(self, noise: TensorVariable) -> TensorVariable:
@@ -104,8 +105,8 @@ class MeanFieldGuide(Guide):
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.MeanField(model=model, random_seed=random_seed)
 
-    def _initial_scales(self) -> dict[str, TensorSharedVariable]:
-        return {"log_scale": _shared(np.full(self.size, np.log(INITIAL_SCALE)), "log_scale")}
+    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]:
+        return {"log_scale": _shared(np.full(self.size, log_scale), "log_scale")}
 
     @override
     def deviation(self, noise: TensorVariable) -> TensorVariable:
@@ -136,10 +137,10 @@ class FullRankGuide(Guide):
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.FullRank(model=model, random_seed=random_seed)
 
-    def _initial_scales(self) -> dict[str, TensorSharedVariable]:
+    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]:
         below = self.size * (self.size - 1) // 2
         return {
-            "log_scale": _shared(np.full(self.size, np.log(INITIAL_SCALE)), "log_scale"),
+            "log_scale": _shared(np.full(self.size, log_scale), "log_scale"),
             "below_diagonal": _shared(np.zeros(below), "below_diagonal"),
         }
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pymc as pm
-import pytensor.tensor as pt
 from pytensor.tensor.sharedvar import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
@@ -28,9 +27,6 @@ Optimizer = Callable[
 # The part of a run whose iterates are averaged, and the rate then, relative to the first.
 AVERAGED_PART = 0.3
 FINAL_RATE = 0.01
-# Bound of the gradient of a scale, far beyond its noise, and Adam's decay of its square.
-SCALE_BOUND = 30.0
-SCALE_MEMORY = 0.997
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +78,9 @@ class AnnealedAdam:
     def updates(
         self, gradient: TensorVariable, parameter: SharedVariable, rate: TensorVariable
     ) -> Mapping[SharedVariable, TensorVariable]:
-        """One Adam update of a location at the learning rate `rate`."""
+        """One Adam update of `parameter` at the learning rate `rate`."""
         updates: Mapping[SharedVariable, TensorVariable] = pm.adam(
             [gradient], [parameter], learning_rate=rate
-        )
-        return updates
-
-    def scale_updates(
-        self, gradient: TensorVariable, parameter: SharedVariable, rate: TensorVariable
-    ) -> Mapping[SharedVariable, TensorVariable]:
-        """One update of a guide's scales, whose gradient is of the order of one near the optimum.
-
-        Where a scale is far too wide the gradient is the square of how much, and Adam would
-        remember it for thousands of steps; so it is bounded, and remembered for less.
-        """
-        bounded = pt.clip(gradient, -SCALE_BOUND, SCALE_BOUND)
-        updates: Mapping[SharedVariable, TensorVariable] = pm.adam(
-            [bounded], [parameter], learning_rate=rate, beta2=SCALE_MEMORY
         )
         return updates
 

@@ -117,8 +117,7 @@ class Step:
             gradient = parameter.type()
             self._stand_ins[parameter] = gradient
             if isinstance(optimizer, AnnealedAdam):
-                move = optimizer.updates if parameter is guide.location else optimizer.scale_updates
-                updates = move(gradient, parameter, rate)
+                updates = optimizer.updates(gradient, parameter, rate)
             else:
                 updates = optimizer([gradient], [parameter])
             self._optimizer_updates[parameter] = updates

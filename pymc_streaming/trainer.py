@@ -210,7 +210,8 @@ class Trainer:
         Warns
         -----
         NotConvergedWarning
-            If parameters still moved steadily one way at the end.
+            If parameters still moved at the end, steadily one way or by many posterior
+            standard deviations.
         """
         n = whole_number("n", n)
         loader = self.dataloader
@@ -236,7 +237,7 @@ class Trainer:
                     self._steps,
                 )
             else:
-                self._warn_if_moving(n, averaging_start(n, loader.total_size / loader.batch_size))
+                self._warn_if_moving(n)
                 self._settled += n
             finally:
                 self._binding.release()
@@ -283,9 +284,8 @@ class Trainer:
         assert step is not None
         step.resume()
         batch_size = self.dataloader.batch_size
-        average_from = averaging_start(n, self.dataloader.total_size / batch_size)
+        average_from = self._average_from(n)
         record_every = max(1, n // RECORDS)
-        start_at = n / (n + self._settled)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()
@@ -294,7 +294,7 @@ class Trainer:
             size = min(size, n - done)
             began, base, last_position = clock(), self._steps, self._position
             noise = self._random.standard_normal((size, self._guide.size), step.noise_dtype.type)
-            rates = (start_at * self._rates(done, done + size, n)).astype(step.noise_dtype)
+            rates = self._rates(done, done + size, n).astype(step.noise_dtype)
             weights = averaging_weights(done, done + size, average_from).astype(step.noise_dtype)
             positions = []
             try:
@@ -325,9 +325,13 @@ class Trainer:
             # Short enough to show progress and to notice a failed step soon.
             size = min(LONGEST_CHUNK, 2 * size) if clock() - began < progress.INTERVAL else 1
 
+    def _average_from(self, n: int) -> int:
+        loader = self.dataloader
+        return averaging_start(n, loader.total_size / loader.batch_size)
+
     def _rates(self, start: int, stop: int, n: int) -> np.ndarray:
         if isinstance(self.optimizer, AnnealedAdam):
-            return self.optimizer.rates(start, stop, n)
+            return self.optimizer.rates(start, stop, n) * n / (n + self._settled)
         return np.zeros(stop - start)  # PyMC's update functions bring their own
 
     def _explain(self, position: tuple[int, int], noise: np.ndarray) -> FitError:
@@ -338,7 +342,7 @@ class Trainer:
         where = f"Step {self._steps + 1:,}, on {rows},"
         return explain(self._binding, self._guide, batch, noise, where)
 
-    def _warn_if_moving(self, n: int, average_from: int) -> None:
+    def _warn_if_moving(self, n: int) -> None:
         """Warn about parameters that went steadily one way while they were averaged.
 
         Against an average over the window, the last iterate is noise when the fit has
@@ -349,7 +353,7 @@ class Trainer:
             return
         assert self._step is not None
         guide = self._guide
-        reach = self._rates(average_from, n, n).sum() * n / (n + self._settled)
+        reach = self._rates(self._average_from(n), n, n).sum()
         location, scales = self._step.averages()
         lead = np.abs(guide.location.get_value() - location)
         scale_lead = np.abs(guide.scales["log_scale"].get_value() - scales["log_scale"])

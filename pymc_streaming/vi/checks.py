@@ -97,24 +97,18 @@ def check_model(
 
 def _streamed_likelihoods(binding: Binding) -> list[TensorVariable]:
     model = binding.model
-    streamed = [
-        variable
-        for variable in model.observed_RVs
-        if _placeholders_of([variable, model.rvs_to_values[variable]], binding)
-    ]
     used = {
-        name
-        for variable in streamed
-        for name in _placeholders_of([variable, model.rvs_to_values[variable]], binding)
+        variable: _placeholders_of([variable, model.rvs_to_values[variable]], binding)
+        for variable in model.observed_RVs
     }
-    unused = sorted(set(binding.names.values()) - used)
+    unused = sorted(set(binding.names.values()).difference(*used.values()))
     if unused:
         raise NothingStreamedError(
             f"No likelihood depends on pm.Data {', '.join(map(repr, unused))}, so streaming it "
             "changes nothing. Use it in the observed values or parameters of a likelihood, or "
             "leave its column out."
         )
-    return streamed
+    return [variable for variable, names in used.items() if names]
 
 
 def _check_free_variables(binding: Binding) -> None:

@@ -62,10 +62,9 @@ class Step:
 
     Notes
     -----
-    A step whose gradient is not finite, or that meets data outside the support or the
-    range of an index, changes
-    nothing, and neither does any after it, so the parameters stay those of the last good
-    step; `completed` counts the good ones.
+    A step whose gradient is not finite, or that meets data outside the support or the range
+    of an index, changes nothing, and neither does any after it, so the parameters stay those
+    of the last good step; `completed` counts the good ones.
     """
 
     def __init__(

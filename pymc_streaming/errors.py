@@ -13,7 +13,11 @@
     │   ├── PrecisionError             integers too large for the floating type
     │   ├── TransformError             the user's transform failed or broke its contract
     │   ├── RowCountError              the rows streamed are not N
+    │   ├── ManifestError              a shuffled folder is not what its manifest says
     │   └── ConsumedIteratorError      an iterator can be read only once
+    ├── OutputError                    the result cannot be written as asked
+    │   ├── OutputExistsError          there is something already, or being written
+    │   └── DiskSpaceError             the disk is full, or would be
     ├── PlaceholderError               batches and pm.Data do not fit together
     ├── ModelError                     streaming this model would bias the posterior
     │   ├── NothingStreamedError
@@ -29,6 +33,7 @@
     │   ├── RowSizedLatentError
     │   ├── DependentRowsError
     │   └── DiscreteLatentError
+    ├── OrderedDataError               batches are no fair sample of the table
     └── FitError
         ├── NonFiniteError             NaN or infinity while fitting
         └── IndexRangeError            a code in the data without a parameter
@@ -36,6 +41,7 @@
     StreamingWarning
     ├── RowCountWarning                a pass was spent on counting rows
     ├── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
+    ├── OrderedDataWarning             batches are no fair sample of the table
     └── NotConvergedWarning            parameters were still on their way at the end of a fit
 
 ``except StreamingError`` catches whatever this package raises on purpose.
@@ -49,9 +55,11 @@ __all__ = [
     "CorruptFileError",
     "DependentRowsError",
     "DiscreteLatentError",
+    "DiskSpaceError",
     "FitError",
     "FixedObservedError",
     "IndexRangeError",
+    "ManifestError",
     "MissingFileError",
     "MissingValueError",
     "ModelError",
@@ -59,6 +67,10 @@ __all__ = [
     "NotConvergedWarning",
     "NothingStreamedError",
     "ObservedRowsError",
+    "OrderedDataError",
+    "OrderedDataWarning",
+    "OutputError",
+    "OutputExistsError",
     "PlaceholderError",
     "PrecisionError",
     "RowCountError",
@@ -123,8 +135,24 @@ class RowCountError(SourceError):
     """The rows a source delivered are not the rows it announced."""
 
 
+class ManifestError(SourceError):
+    """A folder that was shuffled is not what its manifest says."""
+
+
 class ConsumedIteratorError(SourceError):
     """A bare iterator was given where data must be readable more than once."""
+
+
+class OutputError(StreamingError):
+    """The result cannot be written as asked."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """Where the result should go there is something, or it is being written."""
+
+
+class DiskSpaceError(OutputError):
+    """The disk is full, or has less room than the work needs."""
 
 
 class PlaceholderError(StreamingError):
@@ -187,6 +215,10 @@ class DiscreteLatentError(ModelError):
     """A free variable is discrete; variational inference needs continuous ones."""
 
 
+class OrderedDataError(StreamingError):
+    """The order of the data makes batches that are no fair sample of the table."""
+
+
 class FitError(StreamingError):
     """The fit cannot go on."""
 
@@ -209,6 +241,10 @@ class RowCountWarning(StreamingWarning):
 
 class BatchSizedShapeWarning(StreamingWarning):
     """A fixed shape in the model equals the batch size."""
+
+
+class OrderedDataWarning(StreamingWarning):
+    """The order of the data makes batches that are no fair sample of the table."""
 
 
 class NotConvergedWarning(StreamingWarning):

@@ -88,6 +88,8 @@ class IterableDataset(abc.ABC):
     blocks_are_fresh : bool
         True when `read` never writes again into an array it has yielded. The
         reader copies every block of a source that does not promise it.
+    is_shuffled : bool
+        True when the rows are known to be in uniformly random order.
 
     Examples
     --------
@@ -109,6 +111,7 @@ class IterableDataset(abc.ABC):
     layout: Mapping[str, ArraySpec]
     fragments: Sequence[Fragment]
     blocks_are_fresh: bool = False
+    is_shuffled: bool = False
 
     @abc.abstractmethod
     def read(self, fragment: Fragment) -> Iterator[Block]:

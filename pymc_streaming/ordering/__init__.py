@@ -1,0 +1,1 @@
+"""Is the order of a stream a random one? The order report."""

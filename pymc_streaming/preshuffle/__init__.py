@@ -1,0 +1,1 @@
+"""Shuffling a table exactly, on disk, once."""

@@ -102,7 +102,7 @@ def preshuffle(
     Returns
     -------
     Manifest
-        What was written; also in the folder, as ``manifest.json``.
+        What was written; also in the folder, as ``_manifest.json``.
 
     Raises
     ------
@@ -452,10 +452,10 @@ def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # n
 
 
 def _fragment_rows(row_bytes: float) -> int:
-    rows = max(1, int(_FRAGMENT_BYTES / row_bytes))
-    power: int = 2 ** int(math.log2(rows))
-    return max(_LEAST_FRAGMENT_ROWS, min(power, _MOST_FRAGMENT_ROWS))
+    rows = 1 << (max(1, int(_FRAGMENT_BYTES / row_bytes)).bit_length() - 1)
+    return max(_LEAST_FRAGMENT_ROWS, min(rows, _MOST_FRAGMENT_ROWS))
 
 
 def _shard_count(memory: int) -> int:
-    return min(2 ** max(0, round(math.log2(max(1, memory) / _SHARD_BYTES))), _MOST_DEFAULT_SHARDS)
+    power = round(math.log2(max(1, memory) / _SHARD_BYTES))
+    return min(1 << max(0, power), _MOST_DEFAULT_SHARDS)

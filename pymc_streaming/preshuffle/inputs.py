@@ -91,9 +91,8 @@ class InputTable:
     @property
     def batch_rows(self) -> int:
         """Rows of a batch; the last of a piece, or of a row of pieces, has fewer."""
-        most = (
-            _BATCH_ROWS if all(map(_has_fixed_width, self.stored.types)) else _VARIABLE_BATCH_ROWS
-        )
+        fixed = all(map(_has_fixed_width, self.stored.types))
+        most = _BATCH_ROWS if fixed else _VARIABLE_BATCH_ROWS
         return max(1, min(most, int(_BATCH_BYTES / self.row_bytes)))
 
     def read(self, pieces: Sequence[Piece]) -> Generator[tuple[pa.RecordBatch, str]]:
@@ -291,7 +290,7 @@ def _row_bytes(table: InputTable) -> float:
     if not pieces:
         return float(max(1, len(table.stored)))
     if all(map(_has_fixed_width, table.stored.types)):
-        return max(1.0, sum(kind.bit_width for kind in table.stored.types) / 8)
+        return max(1.0, float(sum(kind.bit_width for kind in table.stored.types)) / 8)
     places = np.linspace(0, len(pieces) - 1, min(_SAMPLE_PIECES, len(pieces))).astype(int)
     sample = replace(table, row_bytes=_BATCH_BYTES / _SAMPLE_ROWS)
     widest = 1.0
@@ -356,7 +355,7 @@ def _read_arrow(
 
 
 def _read_csv(
-    table: InputTable, file: DataFile, pieces: Sequence[Piece]
+    table: InputTable, file: DataFile, _pieces: Sequence[Piece]
 ) -> Iterator[pa.RecordBatch]:
     with _csv(file, table.stored) as opened:
         for batch in opened:

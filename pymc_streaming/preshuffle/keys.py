@@ -75,10 +75,10 @@ class KeyCells:
         shard_width, cell_width = self._widths
         within = keys - np.uint64(self.start)
         shard = _quotient(within, shard_width, self.shards)
-        cell = _quotient(
-            within - shard * np.uint64(shard_width % _KEYS), cell_width, self.per_shard
-        )
-        return (shard * np.uint64(self.per_shard) + cell).astype(np.uint16)
+        within -= shard * np.uint64(shard_width % _KEYS)
+        cell = _quotient(within, cell_width, self.per_shard)
+        numbers: np.ndarray = (shard * np.uint64(self.per_shard) + cell).astype(np.uint16)
+        return numbers
 
     def of_shard(self, shard: int) -> range:
         """The cells of a shard."""
@@ -117,4 +117,5 @@ def sorting_order(keys: np.ndarray) -> np.ndarray:
     leading = packed >> np.uint64(bits)
     if spare and (leading[1:] == leading[:-1]).any():
         return np.argsort(keys, kind="stable").astype(np.uint32)
-    return (packed & np.uint64((1 << bits) - 1)).astype(np.uint32)
+    order: np.ndarray = (packed & np.uint64((1 << bits) - 1)).astype(np.uint32)
+    return order

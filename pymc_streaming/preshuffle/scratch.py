@@ -52,9 +52,7 @@ class Partition:
         sizes = np.zeros((len(self.cells), 2), np.int64)
         path = self.folder / f"{name}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            start = 0
-            for cell, end in enumerate(ends):
-                indices = order[start:end]
+            for cell, indices in enumerate(np.split(order, ends[:-1])):
                 rows = pc.take(batch, pa.array(indices), boundscheck=False)
                 writer.write_batch(
                     pa.RecordBatch.from_arrays(
@@ -62,7 +60,6 @@ class Partition:
                     )
                 )
                 sizes[cell] = rows.num_rows, memory_of(rows)
-                start = end
         return sizes
 
     def runs(self) -> list[Path]:

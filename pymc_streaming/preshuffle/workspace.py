@@ -54,9 +54,9 @@ class Workspace:
             The `means` to use: those of the work that is here, or the ones given.
         """
         here = self.read("plan")
-        if here and here["task"] == task:
-            if here["means"]["memory_limit"] <= means["memory_limit"]:
-                return dict(here["means"])
+        same = here is not None and here["task"] == task
+        if same and here["means"]["memory_limit"] <= means["memory_limit"]:
+            return dict(here["means"])
         self.clear()
         self.runs.mkdir()
         self.shards.mkdir()

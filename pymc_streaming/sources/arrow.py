@@ -16,7 +16,7 @@ from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
-from pymc_streaming.sources.manifest import find_manifest, manifest_files
+from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.packed import PackedPlan, is_packed
 from pymc_streaming.sources.plan import (
     Categories,
@@ -122,7 +122,7 @@ class ArrowSource(IterableDataset):
         self.manifest = find_manifest(path, "arrow")
         self.is_shuffled = self.manifest is not None
         if self.manifest is not None:
-            path, pattern = manifest_files(path, self.manifest), "*"
+            path, pattern = self.manifest.paths(path), "*"
         files = find_files(path, pattern)
         self._files = {file.path: file for file in files}
         with _opened(files[0]) as (opened, _):
@@ -187,7 +187,7 @@ class ArrowSource(IterableDataset):
                         column_levels(batch.column(name), name, found, origin)
         return fragments, levels, nulls
 
-    def _batches(self, fragment: Fragment) -> Iterator[tuple[pa.RecordBatch, _Mapped]]:
+    def _batches(self, fragment: Fragment) -> Iterator[tuple[pa.RecordBatch, _Mapped | _Fetched]]:
         assert isinstance(fragment, IpcBatch)
         with _opened(self._files[fragment.path]) as (opened, mapped):
             if fragment.number >= opened.num_record_batches:

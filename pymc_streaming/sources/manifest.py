@@ -11,9 +11,10 @@ from typing import Any
 
 from pymc_streaming.errors import ArgumentError, ManifestError, MissingFileError
 
-__all__ = ["MANIFEST_NAME", "Manifest", "Shard", "find_manifest", "manifest_files"]
+__all__ = ["MANIFEST_NAME", "Manifest", "Shard", "find_manifest"]
 
-MANIFEST_NAME = "manifest.json"
+# Other readers of a folder of data files leave out names that begin with an underscore.
+MANIFEST_NAME = "_manifest.json"
 # Raised when a reader of this version could not make sense of it any more.
 _LAYOUT = 1
 
@@ -117,6 +118,10 @@ class Manifest:
                 f"{error}. Shuffle the table again."
             ) from error
 
+    def paths(self, folder: str | Path) -> list[str]:
+        """Paths of the shards in a folder, in order."""
+        return [str(Path(folder) / shard.file) for shard in self.shards]
+
     def check_sizes(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless every shard is there with its size."""
         problems = [p for shard in self.shards if (p := _missing_or_resized(Path(folder), shard))]
@@ -149,14 +154,15 @@ def _missing_or_resized(folder: Path, shard: Shard) -> str | None:
 
 def _refuse(folder: str | Path, problems: list[str]) -> None:
     if problems:
+        named = "; ".join(problems[:5])
         more = f" and {len(problems) - 5:,} more" if len(problems) > 5 else ""
         raise ManifestError(
-            f"{folder}: this is not what its {MANIFEST_NAME} says: {'; '.join(problems[:5])}{more}. "
+            f"{folder}: this is not what its {MANIFEST_NAME} says: {named}{more}. "
             "Copy the folder again, or shuffle the table again."
         )
 
 
-def find_manifest(path: object, format: str) -> Manifest | None:  # noqa: A002
+def find_manifest(path: Any, format: str) -> Manifest | None:  # noqa: A002
     """The manifest of `path`, if it is a local folder that has one, held against the files.
 
     Raises
@@ -166,18 +172,16 @@ def find_manifest(path: object, format: str) -> Manifest | None:  # noqa: A002
     ArgumentError
         If the shards have another format than `format`.
     """
-    if not isinstance(path, str | os.PathLike) or not (Path(path) / MANIFEST_NAME).is_file():
+    if not isinstance(path, str | os.PathLike):
         return None
-    manifest = Manifest.read(path)
+    folder = Path(path)
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    manifest = Manifest.read(folder)
     if manifest.format != format:
         raise ArgumentError(
-            f"{os.fspath(path)}: the shards are {manifest.format} files; read them with "
+            f"{folder}: the shards are {manifest.format} files; read them with "
             f"{manifest.format}_source."
         )
-    manifest.check_sizes(path)
+    manifest.check_sizes(folder)
     return manifest
-
-
-def manifest_files(path: object, manifest: Manifest) -> list[str]:
-    """Paths of the shards of a folder, in order."""
-    return [os.path.join(os.fspath(path), shard.file) for shard in manifest.shards]  # type: ignore

@@ -16,7 +16,7 @@ from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files
 from pymc_streaming.sources.filters import RowFilter
-from pymc_streaming.sources.manifest import find_manifest, manifest_files
+from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -199,7 +199,7 @@ class ParquetSource(IterableDataset):
         self.manifest = find_manifest(path, "parquet")
         self.is_shuffled = self.manifest is not None
         if self.manifest is not None:
-            path, pattern = manifest_files(path, self.manifest), "*"
+            path, pattern = self.manifest.paths(path), "*"
         files = find_files(path, pattern)
         self._files = {file.path: file for file in files}
         first = files[0]

@@ -1,12 +1,15 @@
 """Variational inference for PyMC models on tables larger than memory."""
 
 from pymc_streaming.loader import DataLoader, shuffle_buffer
+from pymc_streaming.preshuffle import preshuffle
 from pymc_streaming.progress import History
 from pymc_streaming.sources import (
     ArraySpec,
     Fragment,
     IterableDataset,
+    Manifest,
     array_source,
+    arrow_source,
     generator_source,
     parquet_source,
     table_source,
@@ -23,10 +26,13 @@ __all__ = [
     "Fragment",
     "History",
     "IterableDataset",
+    "Manifest",
     "Trainer",
     "array_source",
+    "arrow_source",
     "generator_source",
     "parquet_source",
+    "preshuffle",
     "shuffle_buffer",
     "table_source",
 ]

@@ -14,9 +14,9 @@ import pymc as pm
 from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
+from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError, FitError, NotConvergedWarning
 from pymc_streaming.loader import BatchStream, DataLoader
-from pymc_streaming.loader.arguments import whole_number
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.checks import check_model

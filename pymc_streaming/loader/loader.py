@@ -8,16 +8,12 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.arguments import (
-    check_sample_shape,
-    parse_bytes,
-    seed_or_drawn,
-    whole_number,
-)
 from pymc_streaming.loader.buffer import batches, count_rows, drop_rows, shuffle_windows
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
+from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
 from pymc_streaming.sources import Block, Fragment, as_source, read_checked

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pymc_streaming.loader.arguments import seed_or_drawn, whole_number
+from pymc_streaming.arguments import seed_or_drawn, whole_number
 from pymc_streaming.sources import Block, IterableDataset, as_source
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Sources: tables that are read in pieces, as often as needed."""
 
+from pymc_streaming.sources.arrow import arrow_source
 from pymc_streaming.sources.base import (
     SINGLE,
     ArraySpec,
@@ -10,6 +11,7 @@ from pymc_streaming.sources.base import (
 )
 from pymc_streaming.sources.coerce import as_source
 from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.manifest import Manifest
 from pymc_streaming.sources.memory import array_source, table_source
 from pymc_streaming.sources.parquet import parquet_source
 
@@ -19,7 +21,9 @@ __all__ = [
     "Block",
     "Fragment",
     "IterableDataset",
+    "Manifest",
     "array_source",
+    "arrow_source",
     "as_source",
     "generator_source",
     "parquet_source",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from pymc_streaming.errors import ArgumentError, ConsumedIteratorError
+from pymc_streaming.sources.arrow import arrow_source
 from pymc_streaming.sources.base import IterableDataset
 from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest
 from pymc_streaming.sources.memory import array_source, is_table, table_source
 from pymc_streaming.sources.parquet import parquet_source
 
@@ -54,7 +57,7 @@ def as_source(data: object) -> IterableDataset:
             "blocks()."
         )
     if isinstance(data, str | os.PathLike):
-        return parquet_source(data)
+        return arrow_source(data) if _is_arrow(data) else parquet_source(data)
     if isinstance(data, np.ndarray | Mapping):
         return array_source(data)
     if is_table(data):
@@ -65,3 +68,10 @@ def as_source(data: object) -> IterableDataset:
         "A source must be an IterableDataset, arrays, a data frame, a path, or a function that "
         f"returns an iterator of blocks, found {type(data).__name__}."
     )
+
+
+def _is_arrow(path: str | os.PathLike[str]) -> bool:
+    if os.fspath(path).endswith(".arrow"):
+        return True
+    folder = Path(path)
+    return (folder / MANIFEST_NAME).is_file() and Manifest.read(folder).format == "arrow"

@@ -16,6 +16,7 @@ from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files
 from pymc_streaming.sources.filters import RowFilter
+from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -179,6 +180,8 @@ class ParquetSource(IterableDataset):
     ----------
     categories : dict of str to tuple
         The levels of every categorical column.
+    manifest : Manifest or None
+        What the shuffle says that made the folder.
     """
 
     fragments: list[RowGroup]
@@ -193,6 +196,10 @@ class ParquetSource(IterableDataset):
         transform: Transform | None = None,
         pattern: str = "*.parquet",
     ) -> None:
+        self.manifest = find_manifest(path, "parquet")
+        self.is_shuffled = self.manifest is not None
+        if self.manifest is not None:
+            path, pattern = self.manifest.paths(path), "*"
         files = find_files(path, pattern)
         self._files = {file.path: file for file in files}
         first = files[0]

@@ -1,0 +1,461 @@
+"""The exact shuffle on disk, in two passes and bounded memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pymc_streaming.arguments import parse_bytes, whole_number
+from pymc_streaming.errors import ArgumentError, SchemaError
+from pymc_streaming.preshuffle.inputs import InputTable, Piece, memory_of, open_table
+from pymc_streaming.preshuffle.keys import KeyCells, row_keys
+from pymc_streaming.preshuffle.packing import Packing
+from pymc_streaming.preshuffle.progress import ShuffleProgress
+from pymc_streaming.preshuffle.scratch import Partition, as_one_batch, sorted_ranges
+from pymc_streaming.preshuffle.shards import new_writer, write_shard
+from pymc_streaming.preshuffle.workspace import Workspace, check_room, open_workspace
+from pymc_streaming.sources.files import Paths
+from pymc_streaming.sources.manifest import Manifest, Shard
+
+__all__ = ["preshuffle"]
+
+logger = logging.getLogger(__name__)
+
+_FORMATS = ("parquet", "arrow")
+
+# Defaults of the result: functions of the table alone.
+_FRAGMENT_BYTES, _MOST_FRAGMENT_ROWS, _LEAST_FRAGMENT_ROWS = 8 * 2**20, 131_072, 256
+_SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
+
+# How the work is cut up. A worker with less memory would spend its time on the seams.
+_LEAST_WORKER_BYTES = 24 * 2**20
+_LEAST_RUN_BYTES, _RUNS = 16 * 2**20, 64
+_MOST_RANGE_BYTES = 64 * 2**20
+_MOST_CELLS = 4096
+_KEY_BYTES = 8
+
+
+def preshuffle(
+    source: Paths,
+    output: str | os.PathLike[str],
+    *,
+    seed: int,
+    memory_limit: int | str = "512MB",
+    format: str = "parquet",  # noqa: A002 - the usual word
+    columns: Sequence[str] | None = None,
+    dtype: Any = None,
+    rows_per_fragment: int | None = None,
+    shards: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progressbar: bool = True,
+) -> Manifest:
+    """Put the rows of a table in uniformly random order, on disk, once.
+
+    Every order of the rows is equally likely, and which one it is depends on `seed` and the rows
+    of the table alone: not on the memory limit, the number of workers, or interruptions.
+
+    Parameters
+    ----------
+    source : str, os.PathLike, or a list of them
+        Parquet files, as for :func:`parquet_source`: a file, a folder, a glob, a URL or a list.
+        Or Feather (Arrow IPC) or CSV files, found by the ends of their names.
+    output : str or os.PathLike
+        Local folder to write. It must not exist, unless it is empty.
+    seed : int
+        Seed of the order.
+    memory_limit : int or str, default "512MB"
+        Memory for rows, as bytes or in words. The process takes up to 250 MB beside it.
+    format : {"parquet", "arrow"}, default "parquet"
+        Parquet compressed with zstd, or uncompressed Arrow IPC files, which are larger and read
+        without decoding (:func:`arrow_source`).
+    columns : sequence of str, optional
+        Columns to keep, in this order. Default: all.
+    dtype : {"float32", "float64"}, optional
+        Convert all columns to this type, which must be possible: numbers, booleans, dates and
+        times, without null or NaN. In the Arrow format they are then stored side by side, a row
+        after the other, as training reads them. Default: columns are kept as they are.
+    rows_per_fragment : int, optional
+        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072.
+    shards : int, optional
+        Number of files. They hold about equally many rows, not exactly: where a row goes is
+        random. Default: one for about every 64 MiB of memory the table would take, at most 256.
+    workers : int, optional
+        Threads. Default: one a processor, or fewer if there is not memory for so many.
+    overwrite : bool, default False
+        Replace a folder that was shuffled before. Anything else is never replaced.
+    progressbar : bool, default True
+        Show progress, where there is a terminal.
+
+    Returns
+    -------
+    Manifest
+        What was written; also in the folder, as ``_manifest.json``.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be meant.
+    OutputExistsError
+        If there is something at `output` already, or another process is writing it.
+    DiskSpaceError
+        If the disk is full, or has less room than will be needed.
+    SourceError
+        If the table cannot be read: a file is missing or damaged, has other columns than the
+        rest, or a column cannot be written in the format, or converted to `dtype`.
+
+    Notes
+    -----
+    A row's key is a 64-bit random number, a function of the seed and the row's number; the result
+    is the table sorted by key [1]_ [2]_. The first pass divides the rows by ranges of their keys,
+    the second sorts one range after the other. A range that does not fit in memory is divided
+    again. Between the passes the rows are on disk uncompressed, beside the output, so there must
+    be room for that and for the result.
+
+    When it is stopped, at any moment and in whatever way, the output is absent or complete. What
+    was finished stays in a hidden folder beside it, and the same call goes on there.
+
+    References
+    ----------
+    .. [1] Rao, C. R. (1961). Generation of random permutations of given number of elements using
+       random sampling numbers. *Sankhyā A* 23, 305-307.
+    .. [2] Sandelius, M. (1962). A simple randomization procedure. *Journal of the Royal
+       Statistical Society B* 24, 472-481.
+
+    Examples
+    --------
+    >>> import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+    >>> from pymc_streaming import parquet_source, preshuffle
+    >>> pq.write_table(pa.table({"day": np.repeat(np.arange(5.0), 200)}), "by-day.parquet")
+    >>> manifest = preshuffle("by-day.parquet", "shuffled", seed=0, progressbar=False)
+    >>> manifest.n_rows, [shard.file for shard in manifest.shards]
+    (1000, ['part-00000.parquet'])
+    >>> source = parquet_source("shuffled")
+    >>> source.is_shuffled, source.n_rows
+    (True, 1000)
+    """
+    seed = whole_number("seed", seed, least=0)
+    limit = parse_bytes("memory_limit", memory_limit)
+    if limit < _LEAST_WORKER_BYTES:
+        raise ArgumentError(
+            f"memory_limit must be at least {_LEAST_WORKER_BYTES // 2**20} MiB, found "
+            f"{memory_limit!r}."
+        )
+    if format not in _FORMATS:
+        raise ArgumentError(f'format must be "parquet" or "arrow", found {format!r}.')
+    if shards is not None and whole_number("shards", shards) > _MOST_SHARDS:
+        raise ArgumentError(f"shards can be {_MOST_SHARDS:,} at most, found {shards:,}.")
+    if rows_per_fragment is not None:
+        rows_per_fragment = whole_number("rows_per_fragment", rows_per_fragment)
+    threads = _workers(workers, limit)
+    place = _output(output)
+
+    with open_workspace(place, overwrite) as workspace:
+        table = open_table(source, columns)
+        _refuse_overlap(table, place)
+        shuffle = _Shuffle(table, workspace, seed, format, dtype, rows_per_fragment, shards)
+        means = _means(shuffle, limit, threads)
+        shuffle.begin(means)
+        with ShuffleProgress(table.n_rows, enabled=progressbar) as progress:
+            sizes = shuffle.divide(threads, progress)
+            written = shuffle.write(sizes, threads, progress)
+        manifest = shuffle.manifest(written)
+        manifest.write(workspace.shards)
+        workspace.deliver()
+    return manifest
+
+
+def _workers(workers: int | None, limit: int) -> int:
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    return max(1, min(whole_number("workers", workers), limit // _LEAST_WORKER_BYTES))
+
+
+def _output(output: str | os.PathLike[str]) -> Path:
+    text = os.fspath(output)
+    if "://" in text:
+        raise ArgumentError(
+            f"output must be a local folder, found {text!r}. Shuffle to a local folder, then copy "
+            "it."
+        )
+    return Path(text).absolute()
+
+
+def _refuse_overlap(table: InputTable, output: Path) -> None:
+    for file in table.files:
+        if file.is_local and Path(file.inner_path).resolve().is_relative_to(output.resolve()):
+            raise ArgumentError(
+                f"{output}: the output is the folder that is read, or one above it ({file.path} is "
+                "in it). Choose another output."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """How the work is cut up; nothing here shows in the result."""
+
+    memory_limit: int
+    run_bytes: int
+    range_bytes: int
+    cells_per_shard: int
+
+
+def _means(shuffle: _Shuffle, limit: int, threads: int) -> _Means:
+    share, total = limit // threads, shuffle.memory
+    range_bytes = min(share // 4, _MOST_RANGE_BYTES)
+    # Half a range on average, so that ranges can be put together from whole cells.
+    cells = math.ceil(2 * total / range_bytes / shuffle.shards)
+    return _Means(
+        memory_limit=limit,
+        run_bytes=min(share // 3, max(_LEAST_RUN_BYTES, total // _RUNS)),
+        range_bytes=range_bytes,
+        cells_per_shard=max(1, min(cells, _MOST_CELLS // shuffle.shards)),
+    )
+
+
+class _Shuffle:
+    """One table on its way to one output.
+
+    Parameters
+    ----------
+    table : InputTable
+        What to shuffle.
+    workspace : Workspace
+        Where.
+    seed, format, dtype, rows_per_fragment, shards
+        As for `preshuffle`.
+    """
+
+    def __init__(
+        self,
+        table: InputTable,
+        workspace: Workspace,
+        seed: int,
+        format: str,  # noqa: A002
+        dtype: Any,
+        rows_per_fragment: int | None,
+        shards: int | None,
+    ) -> None:
+        self._table, self._workspace = table, workspace
+        self._seed, self._format = seed, format
+        self._convert: Packing | None = None
+        self._schema, row_bytes = table.stored, table.row_bytes
+        if dtype is not None:
+            where = table.files[0].path
+            self._convert = Packing(table.stored, dtype, format == "arrow", where)
+            self._schema = self._convert.schema
+            row_bytes = float(np.dtype(dtype).itemsize * len(table.stored))
+        _refuse_unwritable(self._schema, format, table.files[0].path)
+        self.memory = int(table.n_rows * row_bytes)
+        self._rows_per_fragment = rows_per_fragment or _fragment_rows(row_bytes)
+        self.shards = shards or _shard_count(self.memory)
+        self._stop = threading.Event()
+
+    def begin(self, means: _Means) -> None:
+        """Take up what an interrupted shuffle has left, or begin."""
+        self._fingerprint = self._table.fingerprint()
+        task = {
+            "files": [file.path for file in self._table.files],
+            "fingerprint": self._fingerprint,
+            "modified": self._table.modified(),
+            "schema": self._schema.to_string(show_schema_metadata=True),
+            "seed": self._seed,
+            "format": self._format,
+            "rows_per_fragment": self._rows_per_fragment,
+            "shards": self.shards,
+            "versions": [version("pymc-streaming"), pa.__version__],
+        }
+        self._means = _Means(**self._workspace.adopt(task, asdict(means)))
+        cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
+        self._partition = Partition(self._workspace.runs, cells)
+        scratch = self.memory + self._table.n_rows * _KEY_BYTES
+        compressed = self._format == "parquet" and self._table.kind == "parquet"
+        result = min(self.memory, self._table.stored_bytes()) if compressed else self.memory
+        there = sum(path.stat().st_size for path in self._partition.runs())
+        logger.info(
+            "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
+            f"{self._table.n_rows:,}",
+            self.shards,
+            (scratch + result) / 1e9,
+            self._workspace.folder,
+        )
+        check_room(self._workspace.folder, scratch + result - there)
+
+    def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
+        """The first pass: rows and bytes of every cell."""
+        tasks = list(enumerate(self._tasks()))
+        sizes = np.zeros((len(self._partition.cells), 2), np.int64)
+
+        def divide(task: tuple[int, list[list[Piece]]]) -> list[list[int]]:
+            number, units = task
+            name = f"task-{number:06d}"
+            found = self._workspace.read(name)
+            if found is None:
+                found = self._divide(name, units).tolist()
+                self._workspace.write(name, found)
+            progress.divided(sum(piece.n_rows for unit in units for piece in unit))
+            return list(found)
+
+        for part in self._in_threads(divide, tasks, threads):
+            sizes += np.array(part)
+        if self._table.fingerprint() != self._fingerprint:
+            raise SchemaError(
+                f"{self._table.files[0].path}: files were changed while they were read. Run the "
+                "shuffle again when nobody writes them."
+            )
+        return sizes
+
+    def _tasks(self) -> Iterator[list[list[Piece]]]:
+        """Units of reading, as many together as fill a run."""
+        task: list[list[Piece]] = []
+        rows = 0
+        row_bytes = self.memory / max(1, self._table.n_rows)
+        for unit in self._table.units():
+            task.append(unit)
+            rows += sum(piece.n_rows for piece in unit)
+            if rows * row_bytes >= self._means.run_bytes:
+                yield task
+                task, rows = [], 0
+        if task:
+            yield task
+
+    def _divide(self, name: str, units: list[list[Piece]]) -> np.ndarray:
+        for leftover in self._workspace.runs.glob(f"{name}-*"):
+            leftover.unlink()
+        sizes = np.zeros((len(self._partition.cells), 2), np.int64)
+        held: list[pa.RecordBatch] = []
+        start, runs, held_bytes = units[0][0].start, 0, 0
+
+        def flush() -> None:
+            nonlocal start, runs, sizes, held_bytes
+            batch = as_one_batch(held) if len(held) > 1 else held[0]
+            held.clear()
+            keys = row_keys(self._seed, start, batch.num_rows)
+            sizes += self._partition.write(f"{name}-{runs:06d}", batch, keys)
+            start, runs, held_bytes = start + batch.num_rows, runs + 1, 0
+
+        for unit in units:
+            with closing(self._table.read(unit)) as rows:
+                for batch, where in rows:
+                    self._check_stop()
+                    held.append(self._convert(batch, where) if self._convert else batch)
+                    held_bytes += memory_of(held[-1])
+                    if held_bytes >= self._means.run_bytes:
+                        flush()
+        if held:
+            flush()
+        return sizes
+
+    def write(self, sizes: np.ndarray, threads: int, progress: ShuffleProgress) -> list[Shard]:
+        """The second pass: all shards."""
+
+        def write(number: int) -> Shard:
+            name = f"part-{number:05d}"
+            found = self._workspace.read(name)
+            path = self._workspace.shards / f"{name}.{self._format}"
+            if found and path.exists() and path.stat().st_size == found["bytes"]:
+                shard = Shard(**found)
+            else:
+                ranges = sorted_ranges(
+                    self._partition,
+                    self._partition.cells.of_shard(number),
+                    sizes,
+                    self._means.range_bytes,
+                    self._means.run_bytes,
+                )
+                shard = write_shard(
+                    path,
+                    self._until_stopped(ranges),
+                    self._schema,
+                    self._format,
+                    self._rows_per_fragment,
+                )
+                self._workspace.write(name, asdict(shard))
+            progress.written(shard.rows)
+            return shard
+
+        shards = self._in_threads(write, range(self.shards), threads)
+        return sorted(shards, key=lambda shard: shard.file)
+
+    def manifest(self, shards: list[Shard]) -> Manifest:
+        """What was written, once all shards are."""
+        n_rows = sum(shard.rows for shard in shards)
+        assert n_rows == self._table.n_rows, f"{n_rows:,} of {self._table.n_rows:,} rows"
+        return Manifest(
+            format=self._format,
+            seed=self._seed,
+            n_rows=n_rows,
+            columns={field.name: str(field.type) for field in self._schema},
+            rows_per_fragment=self._rows_per_fragment,
+            source=[file.path for file in self._table.files],
+            source_rows=self._table.n_rows,
+            source_fingerprint=self._fingerprint,
+            shards=tuple(shards),
+            version=version("pymc-streaming"),
+        )
+
+    def _in_threads[In, Out](
+        self, function: Callable[[In], Out], items: Iterable[In], threads: int
+    ) -> Iterator[Out]:
+        """Results in any order; the first error, or an interruption, stops all threads."""
+        with ThreadPoolExecutor(threads, "pymc-streaming-shuffle") as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _until_stopped[Item](self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            self._check_stop()
+            yield item
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    """Another thread failed; its error is the one to show."""
+
+
+def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # noqa: A002
+    """Write no rows of each column, rather than find out after the first pass."""
+    for field in schema:
+        one = pa.schema([field])
+        try:
+            batch = pa.RecordBatch.from_arrays([pa.nulls(0, field.type)], schema=one)
+            batch.take(pa.array([], pa.uint32()))
+            with new_writer(pa.BufferOutputStream(), one, format) as writer:
+                writer.write_batch(batch)
+        except pa.ArrowException as error:
+            raise SchemaError(
+                f"{where}: column {field.name!r} of type {field.type} cannot be shuffled into "
+                f"{format} files: {error}. Write it with another type, or leave it out with "
+                "`columns`."
+            ) from error
+
+
+def _fragment_rows(row_bytes: float) -> int:
+    rows = 1 << (max(1, int(_FRAGMENT_BYTES / row_bytes)).bit_length() - 1)
+    return max(_LEAST_FRAGMENT_ROWS, min(rows, _MOST_FRAGMENT_ROWS))
+
+
+def _shard_count(memory: int) -> int:
+    power = round(math.log2(max(1, memory) / _SHARD_BYTES))
+    return min(1 << max(0, power), _MOST_DEFAULT_SHARDS)

@@ -1,0 +1,406 @@
+"""The table to shuffle: pieces of files, in the order of their rows, as Arrow batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
+from pymc_streaming.sources.columns import canonical_type, shortened
+from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
+from pymc_streaming.sources.plan import missing_column
+
+__all__ = ["InputTable", "Piece", "memory_of", "open_table"]
+
+# Kinds of files by the ends of their names; a folder is searched for one kind after the other.
+_KINDS = {
+    "parquet": ("*.parquet",),
+    "arrow": ("*.arrow", "*.feather", "*.ipc"),
+    "csv": ("*.csv", "*.csv.gz"),
+}
+
+# A decoded batch is about so large. It is a function of the table alone: the memory limit must
+# not show in the result, not even in the order of a dictionary's levels.
+_BATCH_BYTES = 16 * 2**20
+_BATCH_ROWS = 262_144
+# What strings and lists take in memory can be told only by reading some.
+_VARIABLE_BATCH_ROWS = 4096
+_SAMPLE_PIECES, _SAMPLE_ROWS = 8, 256
+
+_FINGERPRINT_HEAD, _FINGERPRINT_TAIL = 2**16, 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive rows that can be read on their own.
+
+    Parameters
+    ----------
+    file : DataFile
+        The file they are in.
+    number : int
+        Which row group or record batch of it; 0 for a CSV file.
+    start : int
+        Number of the first row in the whole table.
+    n_rows : int
+        How many.
+    """
+
+    file: DataFile
+    number: int
+    start: int
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class InputTable:
+    """A table in files.
+
+    Parameters
+    ----------
+    kind : {"parquet", "arrow", "csv"}
+        Format of all files.
+    files : list of DataFile
+        In the order of the rows.
+    stored : pyarrow.Schema
+        Columns to read, with the types that all files can be read as.
+    pieces : list of Piece
+        In the order of the rows.
+    row_bytes : float
+        About how much memory a row takes.
+    """
+
+    kind: str
+    files: list[DataFile]
+    stored: pa.Schema
+    pieces: list[Piece]
+    row_bytes: float
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table."""
+        return sum(piece.n_rows for piece in self.pieces)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a batch; the last of a piece, or of a row of pieces, has fewer."""
+        fixed = all(map(_has_fixed_width, self.stored.types))
+        most = _BATCH_ROWS if fixed else _VARIABLE_BATCH_ROWS
+        return max(1, min(most, int(_BATCH_BYTES / self.row_bytes)))
+
+    def read(self, pieces: Sequence[Piece]) -> Generator[tuple[pa.RecordBatch, str]]:
+        """The rows of consecutive pieces of one file, each batch with its place in words."""
+        file, seen = pieces[0].file, 0
+        ends = np.cumsum([piece.n_rows for piece in pieces])
+        with reading(file.path):
+            for batch in _READERS[self.kind](self, file, pieces):
+                first, last = np.searchsorted(ends, [seen, seen + batch.num_rows - 1], "right")
+                numbers = [pieces[min(at, len(pieces) - 1)].number for at in (first, last)]
+                where = f"{file.path}, {_PIECE_WORDS[self.kind].format(*numbers)}"
+                yield _as(batch, self.stored, where), where
+                seen += batch.num_rows
+        expected = int(ends[-1])
+        if seen != expected:
+            raise RowCountError(
+                f"{file.path}: expected {expected:,} rows, found {seen:,}. The file was written "
+                "again while it was read; run the shuffle again."
+            )
+
+    def units(self) -> Iterator[list[Piece]]:
+        """Consecutive pieces of one file that together make a batch, a function of the table."""
+        unit: list[Piece] = []
+        for piece in self.pieces:
+            rows = sum(piece.n_rows for piece in unit)
+            if unit and (unit[-1].file != piece.file or rows >= self.batch_rows):
+                yield unit
+                unit = []
+            unit.append(piece)
+        if unit:
+            yield unit
+
+    def modified(self) -> list[int | None]:
+        """When each file was written, in nanoseconds, where that is known."""
+        return [file.filesystem.get_file_info(file.inner_path).mtime_ns for file in self.files]
+
+    def fingerprint(self) -> str:
+        """A hash of the names, the sizes, the beginnings and the ends of all files.
+
+        The end of a Parquet file has its footer, with the statistics of every column.
+        """
+        digest = hashlib.sha256(repr(self.stored.names).encode())
+        for file in self.files:
+            with reading(file.path), file.filesystem.open_input_file(file.inner_path) as opened:
+                size = opened.size()
+                digest.update(f"{file.label}\0{size}\0".encode())
+                digest.update(opened.read_at(min(size, _FINGERPRINT_HEAD), 0))
+                tail = min(size, _FINGERPRINT_TAIL)
+                digest.update(opened.read_at(tail, size - tail))
+        return digest.hexdigest()
+
+    def stored_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.filesystem.get_file_info(file.inner_path).size or 0 for file in self.files)
+
+
+def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
+    """Find the files of a table and check that they are one.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        As for :func:`~pymc_streaming.parquet_source`.
+    columns : sequence of str or None
+        The columns to read, in this order; None for all.
+
+    Raises
+    ------
+    MissingFileError, CorruptFileError, SourceError
+        If there are no files, or they cannot be read.
+    SchemaError
+        If they do not have the same columns.
+    """
+    kind, files = _find(path)
+    with reading(files[0].path):
+        schemas = [_schema(kind, file) for file in files]
+    stored = _common_schema(schemas, files, columns)
+    pieces = list(_pieces(kind, files, stored))
+    table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
+    return replace(table, row_bytes=_row_bytes(table))
+
+
+def _find(path: Paths) -> tuple[str, list[DataFile]]:
+    missing: MissingFileError | None = None
+    for kind, patterns in _KINDS.items():
+        found = []
+        for pattern in patterns:
+            try:
+                found += find_files(path, pattern)
+            except MissingFileError as error:
+                missing = missing or error
+        if found:
+            files = list({file.path: file for file in found}.values())
+            kinds = {_kind_of(file) or kind for file in files}
+            if len(kinds) > 1:
+                raise ArgumentError(
+                    f"The files are of several formats ({', '.join(sorted(kinds))}); shuffle one "
+                    "at a time."
+                )
+            return kinds.pop(), files
+    assert missing is not None
+    raise missing
+
+
+def _kind_of(file: DataFile) -> str | None:
+    for kind, patterns in _KINDS.items():
+        if file.path.lower().endswith(tuple(pattern[1:] for pattern in patterns)):
+            return kind
+    return None
+
+
+def _schema(kind: str, file: DataFile) -> pa.Schema:
+    if kind == "parquet":
+        with OpenFiles().borrow(file) as opened:
+            return opened.schema_arrow
+    if kind == "arrow":
+        with _arrow_file(file) as opened:
+            return opened.schema
+    with reading(file.path), _csv(file, None) as opened:
+        return opened.schema
+
+
+def _common_schema(
+    schemas: list[pa.Schema], files: list[DataFile], columns: Sequence[str] | None
+) -> pa.Schema:
+    first = schemas[0]
+    if isinstance(columns, str) or (columns is not None and not isinstance(columns, Sequence)):
+        raise ArgumentError(f"columns must be a list of column names, found {columns!r}.")
+    names = first.names if columns is None else list(columns)
+    if not names:
+        raise ArgumentError(f"{files[0].path}: there are no columns to shuffle.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SchemaError(f"{files[0].path}: column {twice!r} is there more than once.")
+    for name in names:
+        if name not in first.names:
+            raise SchemaError(missing_column(name, first.names, files[0].path))
+    fields = []
+    for name in names:
+        field = first.field(name)
+        for schema, file in zip(schemas[1:], files[1:], strict=True):
+            if name not in schema.names:
+                raise SchemaError(
+                    missing_column(name, schema.names, file.path)
+                    + f" It is in {files[0].path}; all files must have the same columns."
+                )
+            other = schema.field(name).type
+            if other != field.type:
+                if canonical_type(other) != canonical_type(field.type):
+                    raise SchemaError(
+                        f"{file.path}: column {name!r} has type {other}, but {field.type} in "
+                        f"{files[0].path}. Write all files with the same types, or leave the "
+                        "column out with `columns`."
+                    )
+                field = field.with_type(canonical_type(other))
+        # A file without nulls may say so, another may have some.
+        fields.append(field.with_nullable(True))
+    extra = [(n, f) for s, f in zip(schemas, files, strict=True) for n in s.names if n not in names]
+    if columns is None and extra:
+        name, file = extra[0]
+        raise SchemaError(
+            f"{file.path}: column {name!r} is not in {files[0].path}. Select the columns you want "
+            "with `columns`."
+        )
+    return pa.schema(fields, first.metadata if columns is None else None)
+
+
+def _pieces(kind: str, files: list[DataFile], stored: pa.Schema) -> Iterator[Piece]:
+    start = 0
+    for file in files:
+        with reading(file.path):
+            for number, n_rows in enumerate(_row_counts(kind, file, stored)):
+                if n_rows:
+                    yield Piece(file, number, start, n_rows)
+                    start += n_rows
+
+
+def _row_counts(kind: str, file: DataFile, stored: pa.Schema) -> Iterator[int]:
+    if kind == "parquet":
+        with OpenFiles().borrow(file) as opened:
+            for group in range(opened.num_row_groups):
+                yield opened.metadata.row_group(group).num_rows
+    elif kind == "arrow":
+        with _arrow_file(file) as opened:
+            for number in range(opened.num_record_batches):
+                yield opened.get_batch(number).num_rows
+    else:  # only reading a CSV file can tell
+        with _csv(file, stored) as opened:
+            yield sum(batch.num_rows for batch in opened)
+
+
+def _row_bytes(table: InputTable) -> float:
+    """Memory of a row, from the first rows of some pieces."""
+    pieces = table.pieces
+    if not pieces:
+        return float(max(1, len(table.stored)))
+    if all(map(_has_fixed_width, table.stored.types)):
+        return max(1.0, float(sum(kind.bit_width for kind in table.stored.types)) / 8)
+    places = np.linspace(0, len(pieces) - 1, min(_SAMPLE_PIECES, len(pieces))).astype(int)
+    sample = replace(table, row_bytes=_BATCH_BYTES / _SAMPLE_ROWS)
+    widest = 1.0
+    for place in places:
+        with closing(sample.read([pieces[place]])) as rows:
+            batch, _ = next(rows)
+        widest = max(widest, memory_of(batch) / batch.num_rows)
+    return widest
+
+
+def memory_of(batch: pa.RecordBatch) -> int:
+    """Bytes of the rows of a batch, without dictionaries, which rows share."""
+    return sum(
+        (column.indices if pa.types.is_dictionary(column.type) else column).nbytes
+        for column in batch.columns
+    )
+
+
+def _has_fixed_width(kind: pa.DataType) -> bool:
+    try:
+        return bool(kind.bit_width) and not pa.types.is_dictionary(kind)
+    except ValueError:
+        return False
+
+
+def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    if batch.schema.equals(schema, check_metadata=False):
+        return batch
+    try:
+        return pa.RecordBatch.from_arrays(
+            [batch.column(field.name).cast(field.type) for field in schema], schema=schema
+        )
+    except (pa.ArrowException, KeyError) as error:
+        raise SchemaError(
+            f"{where}: expected the columns {shortened([str(field) for field in schema])}, found "
+            f"{shortened([str(field) for field in batch.schema])}: {error}"
+        ) from error
+
+
+def _read_parquet(
+    table: InputTable, file: DataFile, pieces: Sequence[Piece]
+) -> Iterator[pa.RecordBatch]:
+    with OpenFiles().borrow(file) as opened:
+        names = table.stored.names
+        everything = set(names) == set(opened.schema_arrow.names)
+        yield from opened.iter_batches(
+            batch_size=table.batch_rows,
+            row_groups=[piece.number for piece in pieces],
+            columns=None if everything else names,
+            use_threads=False,
+        )
+
+
+def _read_arrow(
+    table: InputTable, file: DataFile, pieces: Sequence[Piece]
+) -> Iterator[pa.RecordBatch]:
+    with _arrow_file(file) as opened:
+        for piece in pieces:
+            batch = opened.get_batch(piece.number)
+            for start in range(0, batch.num_rows, table.batch_rows):
+                yield batch.slice(start, table.batch_rows).select(table.stored.names)
+
+
+def _read_csv(
+    table: InputTable, file: DataFile, _pieces: Sequence[Piece]
+) -> Iterator[pa.RecordBatch]:
+    with _csv(file, table.stored) as opened:
+        for batch in opened:
+            yield batch.select(table.stored.names)
+
+
+_READERS: dict[str, Callable[..., Iterable[pa.RecordBatch]]] = {
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+    "csv": _read_csv,
+}
+
+
+_PIECE_WORDS = {
+    "parquet": "row groups {} to {}",
+    "arrow": "record batches {} to {}",
+    "csv": "the whole file",
+}
+
+
+@contextmanager
+def _arrow_file(file: DataFile) -> Iterator[Any]:
+    with file.filesystem.open_input_file(file.inner_path) as raw:
+        try:
+            opened = pa.ipc.open_file(raw)
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(f"{error} (expected an Arrow IPC or Feather file)") from error
+        yield opened
+
+
+@contextmanager
+def _csv(file: DataFile, schema: pa.Schema | None) -> Iterator[Any]:
+    """A reader of a CSV file; the types are those of its first block unless they are given."""
+    types = None if schema is None else {field.name: field.type for field in schema}
+    compression = "gzip" if file.path.endswith(".gz") else None
+    with file.filesystem.open_input_stream(file.inner_path, compression=compression) as raw:
+        try:
+            with pa.csv.open_csv(
+                raw,
+                read_options=pa.csv.ReadOptions(use_threads=False),
+                convert_options=pa.csv.ConvertOptions(column_types=types),
+            ) as opened:
+                yield opened
+        except pa.ArrowInvalid as error:
+            raise SchemaError(
+                f"{file.path}: {error}. The types of a CSV file are taken from its beginning, "
+                "those of several files from the first; write the table to Parquet if they differ."
+            ) from error

@@ -1,0 +1,179 @@
+"""The folder in which a shuffle is worked out, beside the one where its result goes.
+
+Everything is written there, under temporary names that are then replaced; the last act moves the
+finished shards to the output. So the output is absent or complete at any moment, and what an
+interrupted shuffle had finished is found again by the next one that is asked the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError
+from pymc_streaming.sources.manifest import MANIFEST_NAME
+
+__all__ = ["Workspace", "open_workspace"]
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Workspace:
+    """A folder that belongs to one shuffle; made by `open_workspace`.
+
+    Attributes
+    ----------
+    runs, shards : pathlib.Path
+        Folders for the first pass, and for what the second one makes of it.
+    """
+
+    def __init__(self, folder: Path, output: Path) -> None:
+        self.folder, self.output = folder, output
+        self.runs, self.shards = folder / "runs", folder / "shards"
+
+    def adopt(self, task: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
+        """Go on with what is here if it belongs to `task`, else begin with an empty folder.
+
+        Parameters
+        ----------
+        task : dict
+            What determines the result.
+        means : dict
+            How to get there, with the ``memory_limit`` it is meant for.
+
+        Returns
+        -------
+        dict
+            The `means` to use: those of the work that is here, or the ones given.
+        """
+        here = self.read("plan")
+        same = here is not None and here["task"] == task
+        if same and here["means"]["memory_limit"] <= means["memory_limit"]:
+            return dict(here["means"])
+        self.clear()
+        self.runs.mkdir()
+        self.shards.mkdir()
+        self.write("plan", {"task": task, "means": means})
+        return means
+
+    def read(self, name: str) -> Any:
+        """What was noted under `name`, or None."""
+        try:
+            return json.loads((self.folder / f"{name}.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write(self, name: str, content: Any) -> None:
+        """Note `content` under `name`, wholly or not at all."""
+        temporary = self.folder / f"{name}.json.part"
+        temporary.write_text(json.dumps(content))
+        temporary.replace(self.folder / f"{name}.json")
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+
+    def deliver(self) -> None:
+        """Move the shards to the output, in the place of what is there."""
+        former = self.folder / "former"
+        if self.output.exists():
+            shutil.rmtree(former, ignore_errors=True)
+            self.output.rename(former)
+        self.shards.rename(self.output)
+
+
+@contextmanager
+def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
+    """The workspace for an output, which nobody else has.
+
+    It is left behind when an error or an interruption ends the work, and removed when there is an
+    output.
+
+    Raises
+    ------
+    OutputExistsError
+        If there is an output already, or another process is writing it.
+    OutputError
+        If the folder cannot be made or written to.
+    DiskSpaceError
+        If the disk is full.
+    """
+    folder = output.with_name(f".{output.name}.shuffling")
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A process that finished in between has removed the file that was locked.
+                if os.fstat(lock.fileno()).st_nlink == 0:
+                    raise BlockingIOError
+            except BlockingIOError as error:
+                raise OutputExistsError(
+                    f"{output}: another process is shuffling into this folder right now. Wait for "
+                    "it, or choose another output."
+                ) from error
+            workspace = Workspace(folder, output)
+            try:
+                _check_output(output, overwrite)
+            except OutputExistsError:
+                if not workspace.shards.exists():  # the end of a shuffle that was delivered
+                    shutil.rmtree(folder)
+                raise
+            yield workspace
+            shutil.rmtree(folder)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists() and not output.is_symlink():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise OutputExistsError(
+            f"{output}: there is something here already. Choose another output, or say overwrite "
+            "to replace a folder that was shuffled before."
+        )
+    if not (output / MANIFEST_NAME).is_file():
+        raise OutputExistsError(
+            f"{output}: this is not a folder that was shuffled before (it has no {MANIFEST_NAME}), "
+            "so it is not overwritten. Remove it, or choose another output."
+        )
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise DiskSpaceError(
+                f"{folder}: the disk is full ({error}). What was finished is kept there: make room "
+                "and run the same again to go on, or remove that folder to give up."
+            ) from error
+        if isinstance(error, OutputError) or error.errno is None:
+            raise
+        if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(folder.parent):
+            raise OutputError(f"{folder}: this cannot be written: {error}") from error
+        raise
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise `DiskSpaceError` if there is less room than `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskSpaceError(
+            f"{folder}: shuffling needs about {needed / 1e9:,.1f} GB of disk here while it works, "
+            f"but {free / 1e9:,.1f} GB are free. Make room, choose an output on another disk, or "
+            "select fewer columns."
+        )

@@ -1,0 +1,257 @@
+"""Tables in Arrow IPC files: nothing to decode, so nothing to wait for."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
+from pymc_streaming.sources.base import Block, Fragment, IterableDataset
+from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
+from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
+from pymc_streaming.sources.manifest import find_manifest
+from pymc_streaming.sources.packed import PackedPlan, is_packed
+from pymc_streaming.sources.plan import (
+    Categories,
+    Columns,
+    column_levels,
+    missing_column,
+    plan_columns,
+)
+
+__all__ = ["ArrowSource", "IpcBatch", "arrow_source"]
+
+_BLOCK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class IpcBatch(Fragment):
+    """One record batch of one file.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    number : int
+        Number of the record batch in the file, from 0.
+    """
+
+    path: str
+    number: int
+
+
+def arrow_source(
+    path: Paths,
+    *,
+    columns: Columns = None,
+    categories: Categories = None,
+    transform: Transform | None = None,
+    pattern: str = "*.arrow",
+) -> ArrowSource:
+    """Read a table from Arrow IPC files, a record batch at a time.
+
+    Uncompressed files of this format are laid out on disk as they are in memory. They are
+    mapped, so columns are read without decoding; and a table that was shuffled with a `dtype`
+    (see :func:`preshuffle`) has its rows side by side already, so blocks are the mapped memory
+    itself where the type is PyTensor's ``floatX``.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        As for :func:`parquet_source`.
+    columns, categories, transform
+        As for :func:`parquet_source`. Rows that are stored side by side are one array of numbers
+        already: `columns` may be a list, which selects among them, and there are no categories.
+    pattern : str, default ``"*.arrow"``
+        Which file names to read in a folder without a manifest.
+
+    Returns
+    -------
+    ArrowSource
+
+    Raises
+    ------
+    SourceError
+        As for :func:`parquet_source`; `ManifestError` if the folder was shuffled and is not
+        what its manifest says.
+
+    Examples
+    --------
+    >>> import pyarrow as pa, pyarrow.parquet as pq
+    >>> from pymc_streaming import arrow_source, preshuffle
+    >>> pq.write_table(pa.table({"x": [0.5, 1.5, 2.5], "y": [0, 1, 1]}), "table.parquet")
+    >>> manifest = preshuffle(
+    ...     "table.parquet", "shuffled", seed=0, format="arrow", dtype="float64", progressbar=False
+    ... )
+    >>> source = arrow_source("shuffled")
+    >>> source.columns, next(source.read(source.fragments[0]))["batch"].shape
+    (('x', 'y'), (3, 2))
+    """
+    return ArrowSource(
+        path, columns=columns, categories=categories, transform=transform, pattern=pattern
+    )
+
+
+class ArrowSource(IterableDataset):
+    """A table in Arrow IPC files; made by :func:`arrow_source`.
+
+    Attributes
+    ----------
+    categories : dict of str to tuple
+        The levels of every categorical column.
+    manifest : Manifest or None
+        What the shuffle says that made the folder.
+    """
+
+    def __init__(
+        self,
+        path: Paths,
+        *,
+        columns: Columns = None,
+        categories: Categories = None,
+        transform: Transform | None = None,
+        pattern: str = "*.arrow",
+    ) -> None:
+        self.manifest = find_manifest(path, "arrow")
+        self.is_shuffled = self.manifest is not None
+        if self.manifest is not None:
+            path, pattern = self.manifest.paths(path), "*"
+        files = find_files(path, pattern)
+        self._files = {file.path: file for file in files}
+        with _opened(files[0]) as (opened, _):
+            schema = opened.schema
+        where = files[0].path
+        plan: ColumnPlan | PackedPlan
+        if is_packed(schema):
+            if categories is not None or transform is not None:
+                raise ArgumentError(
+                    f"{where}: the rows are stored as one array of numbers, which has no "
+                    "categories and takes no transform. Shuffle without dtype to use them."
+                )
+            plan, names = PackedPlan(schema, columns, where), schema.names  # type: ignore[arg-type]
+        else:
+            plan = plan_columns(schema, columns, categories, transform, where)
+            names = plan.names
+        self._names = names
+        self.fragments, found, nulls = self._survey(schema, plan)
+        if not self.fragments:
+            raise RowCountError(f"{where}: there are no rows, expected at least one.")
+        if isinstance(plan, ColumnPlan):
+            plan = plan.completed(levels=found, nullable=nulls if transform is not None else ())
+            if transform is not None:
+                batch, _ = next(self._batches(self.fragments[0]))
+                plan = plan.probed(batch, self.fragments[0].origin)
+        self._plan = plan
+        self.layout = plan.layout
+        self.categories = plan.categories if isinstance(plan, ColumnPlan) else {}
+        # Whether a transform writes into what it has returned is its own business.
+        self.blocks_are_fresh = transform is None
+
+    def __repr__(self) -> str:
+        return (
+            f"<ArrowSource: {self.n_rows:,} rows in {len(self.fragments):,} record batches; "
+            f"{described(self.layout)}>"
+        )
+
+    def read(self, fragment: Fragment) -> Iterator[Block]:
+        """Yield the rows of one record batch in blocks of about 16 MiB."""
+        for batch, mapped in self._batches(fragment):
+            block = self._plan.block(batch, fragment.origin)
+            yield {name: mapped.writable(array) for name, array in block.items()}
+
+    def _survey(
+        self, schema: pa.Schema, plan: ColumnPlan | PackedPlan
+    ) -> tuple[list[IpcBatch], dict[str, set[Any]], set[str]]:
+        """The record batches, levels of categories, and the columns that hold a null."""
+        auto = plan.auto if isinstance(plan, ColumnPlan) else []
+        levels: dict[str, set[Any]] = {name: set() for name in auto}
+        fragments, nulls = [], set()
+        first = next(iter(self._files))
+        for file in self._files.values():
+            with _opened(file) as (opened, _):
+                _check_schema(opened.schema, schema, self._names, file.path, first)
+                for number in range(opened.num_record_batches):
+                    batch = opened.get_batch(number)
+                    origin = f"{file.label}, record batch {number}"
+                    if batch.num_rows:
+                        fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
+                    nulls |= {name for name in self._names if batch.column(name).null_count}
+                    for name, found in levels.items():
+                        column_levels(batch.column(name), name, found, origin)
+        return fragments, levels, nulls
+
+    def _batches(self, fragment: Fragment) -> Iterator[tuple[pa.RecordBatch, _Mapped | _Fetched]]:
+        assert isinstance(fragment, IpcBatch)
+        with _opened(self._files[fragment.path]) as (opened, mapped):
+            if fragment.number >= opened.num_record_batches:
+                raise SchemaError(
+                    f"{fragment.origin}: the file now has {opened.num_record_batches:,} record "
+                    "batches. It was written again since the source was made; make the source anew."
+                )
+            batch = opened.get_batch(fragment.number).select(self._names)
+            rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
+            for start in range(0, batch.num_rows, rows):
+                yield batch.slice(start, rows), mapped
+
+
+class _Mapped:
+    """A file mapped so that its arrays can be written to, which does not change the file.
+
+    A compiled step takes arrays that can be written to and those that cannot for two types, and
+    would be compiled for each.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.buffer = pa.py_buffer(self._map)
+
+    def writable(self, array: np.ndarray) -> np.ndarray:
+        """`array` itself, or the same memory as an array that can be written to."""
+        if array.flags.writeable:
+            return array
+        offset = array.ctypes.data - self.buffer.address
+        if not (array.flags.c_contiguous and 0 <= offset < self.buffer.size):
+            return array.copy()
+        view = np.frombuffer(self._map, array.dtype, array.size, offset)
+        return view.reshape(array.shape)
+
+
+class _Fetched:
+    """A file that is not on this machine."""
+
+    def writable(self, array: np.ndarray) -> np.ndarray:
+        """A copy, unless `array` can be written to."""
+        return array if array.flags.writeable else array.copy()
+
+
+@contextmanager
+def _opened(file: DataFile) -> Iterator[tuple[Any, _Mapped | _Fetched]]:
+    with reading(file.path):
+        if file.is_local:
+            with Path(file.inner_path).open("rb") as opened:
+                mapped = _Mapped(opened)
+            yield pa.ipc.open_file(mapped.buffer), mapped
+        else:
+            with file.filesystem.open_input_file(file.inner_path) as fetched:
+                yield pa.ipc.open_file(fetched), _Fetched()
+
+
+def _check_schema(
+    schema: pa.Schema, expected: pa.Schema, names: Sequence[str], path: str, first: str
+) -> None:
+    for name in names:
+        if name not in schema.names:
+            raise SchemaError(missing_column(name, schema.names, path) + f" It is in {first}.")
+        found, kind = (canonical_type(s.field(name).type) for s in (schema, expected))
+        if found != kind:
+            raise SchemaError(
+                f"{path}: column {name!r} has type {found}, but {kind} in {first}. Write all files "
+                "with the same types, or read them as separate sources."
+            )

@@ -1,0 +1,86 @@
+"""Rows stored side by side: one column whose values are whole rows of numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pymc_streaming.errors import ArgumentError, MissingValueError, SchemaError
+from pymc_streaming.sources.arrays import floating_dtype, narrowed
+from pymc_streaming.sources.base import SINGLE, ArraySpec, Block
+from pymc_streaming.sources.plan import missing_column
+
+__all__ = ["PackedPlan", "is_packed", "packed_schema"]
+
+_NAMES = b"columns"
+
+
+def packed_schema(names: Sequence[str], dtype: np.dtype) -> pa.Schema:
+    """The schema of a table whose rows have the columns `names`, side by side."""
+    values = pa.field("item", pa.from_numpy_dtype(dtype), nullable=False)
+    metadata = {_NAMES: json.dumps(list(names)).encode()}
+    return pa.schema(
+        [pa.field(SINGLE, pa.list_(values, len(names)), nullable=False, metadata=metadata)]
+    )
+
+
+def is_packed(schema: pa.Schema) -> bool:
+    """Whether it is such a schema."""
+    return schema.names == [SINGLE] and _NAMES in (schema.field(0).metadata or {})
+
+
+@dataclass(frozen=True)
+class PackedPlan:
+    """Which of the columns that are stored side by side to read; in the manner of `ColumnPlan`.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        From `packed_schema`.
+    columns : sequence of str or None
+        Names of columns, in the order to deliver them; None for all.
+    where : str
+        The table in words, for messages.
+    """
+
+    schema: pa.Schema
+    columns: Sequence[str] | None
+    where: str
+
+    def __post_init__(self) -> None:
+        asked: Any = self.columns
+        if asked is not None and (isinstance(asked, str) or not isinstance(asked, Sequence)):
+            raise ArgumentError(
+                f"{self.where}: the rows are stored as one array, so columns must be a list of "
+                f"names, found {asked!r}. To have several arrays, shuffle without dtype."
+            )
+        for name in asked or ():
+            if name not in self.stored:
+                raise SchemaError(missing_column(name, self.stored, self.where))
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Names of the columns in the order in which they are stored."""
+        return tuple(json.loads(self.schema.field(0).metadata[_NAMES]))
+
+    @property
+    def layout(self) -> dict[str, ArraySpec]:
+        """One array of ``floatX``."""
+        names = self.stored if self.columns is None else tuple(self.columns)
+        return {SINGLE: ArraySpec((len(names),), floating_dtype(), names)}
+
+    def block(self, batch: pa.RecordBatch, where: str) -> Block:
+        """The rows of a batch; a view of its memory if nothing has to be converted."""
+        column = batch.column(SINGLE)
+        if column.null_count:
+            raise MissingValueError(f"{where}: {column.null_count:,} rows are null.")
+        spec = self.layout[SINGLE]
+        rows = column.flatten().to_numpy().reshape(len(column), len(self.stored))
+        if spec.columns != self.stored:
+            rows = rows[:, [self.stored.index(name) for name in spec.columns]]
+        return {SINGLE: narrowed(rows, spec.dtype, where)}

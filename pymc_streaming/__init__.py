@@ -1,8 +1,8 @@
 """Variational inference for PyMC models on tables larger than memory."""
 
 from pymc_streaming.loader import DataLoader, shuffle_buffer
-from pymc_streaming.preshuffle import preshuffle
 from pymc_streaming.progress import History
+from pymc_streaming.shuffling import preshuffle
 from pymc_streaming.sources import (
     ArraySpec,
     Fragment,

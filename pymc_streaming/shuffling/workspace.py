@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError
-from pymc_streaming.sources.manifest import MANIFEST_NAME
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Shard, missing_or_resized
 
-__all__ = ["Workspace", "open_workspace"]
+__all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -54,7 +54,7 @@ class Workspace:
             The `means` to use: those of the work that is here, or the ones given.
         """
         here = self.read("plan")
-        same = here is not None and here["task"] == task
+        same = here is not None and here["task"] == task and not self._has_lost_shards()
         if same and here["means"]["memory_limit"] <= means["memory_limit"]:
             return dict(here["means"])
         self.clear()
@@ -62,6 +62,16 @@ class Workspace:
         self.shards.mkdir()
         self.write("plan", {"task": task, "means": means})
         return means
+
+    def written(self, number: int) -> Shard | None:
+        """The shard of that number, if it is finished."""
+        noted = self.read(shard_name(number))
+        return Shard(**noted) if noted else None
+
+    def _has_lost_shards(self) -> bool:
+        """Whether a finished shard is not there any more; what it was made of is not either."""
+        shards = [Shard(**self.read(path.stem)) for path in self.folder.glob("part-*.json")]
+        return any(missing_or_resized(self.shards, shard) for shard in shards)
 
     def read(self, name: str) -> Any:
         """What was noted under `name`, or None."""
@@ -166,6 +176,11 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(folder.parent):
             raise OutputError(f"{folder}: this cannot be written: {error}") from error
         raise
+
+
+def shard_name(number: int) -> str:
+    """Name of a shard, without the ending."""
+    return f"part-{number:05d}"
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -17,7 +17,7 @@ from pymc_streaming.sources.columns import canonical_type, shortened
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
 from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["InputTable", "Piece", "memory_of", "open_table"]
+__all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
 
 # Kinds of files by the ends of their names; a folder is searched for one kind after the other.
 _KINDS = {
@@ -91,8 +91,7 @@ class InputTable:
     @property
     def batch_rows(self) -> int:
         """Rows of a batch; the last of a piece, or of a row of pieces, has fewer."""
-        fixed = all(map(_has_fixed_width, self.stored.types))
-        most = _BATCH_ROWS if fixed else _VARIABLE_BATCH_ROWS
+        most = _BATCH_ROWS if has_fixed_width(self.stored) else _VARIABLE_BATCH_ROWS
         return max(1, min(most, int(_BATCH_BYTES / self.row_bytes)))
 
     def read(self, pieces: Sequence[Piece]) -> Generator[tuple[pa.RecordBatch, str]]:
@@ -289,7 +288,7 @@ def _row_bytes(table: InputTable) -> float:
     pieces = table.pieces
     if not pieces:
         return float(max(1, len(table.stored)))
-    if all(map(_has_fixed_width, table.stored.types)):
+    if has_fixed_width(table.stored):
         return max(1.0, float(sum(kind.bit_width for kind in table.stored.types)) / 8)
     places = np.linspace(0, len(pieces) - 1, min(_SAMPLE_PIECES, len(pieces))).astype(int)
     sample = replace(table, row_bytes=_BATCH_BYTES / _SAMPLE_ROWS)
@@ -307,6 +306,11 @@ def memory_of(batch: pa.RecordBatch) -> int:
         (column.indices if pa.types.is_dictionary(column.type) else column).nbytes
         for column in batch.columns
     )
+
+
+def has_fixed_width(schema: pa.Schema) -> bool:
+    """Whether every row takes the same memory."""
+    return all(_has_fixed_width(kind) for kind in schema.types)
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:

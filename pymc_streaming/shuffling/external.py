@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -19,13 +20,13 @@ import pyarrow as pa
 
 from pymc_streaming.arguments import parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, SchemaError
-from pymc_streaming.preshuffle.inputs import InputTable, Piece, memory_of, open_table
-from pymc_streaming.preshuffle.keys import KeyCells, row_keys
-from pymc_streaming.preshuffle.packing import Packing
-from pymc_streaming.preshuffle.progress import ShuffleProgress
-from pymc_streaming.preshuffle.scratch import Partition, as_one_batch, sorted_ranges
-from pymc_streaming.preshuffle.shards import new_writer, write_shard
-from pymc_streaming.preshuffle.workspace import Workspace, check_room, open_workspace
+from pymc_streaming.shuffling.inputs import InputTable, Piece, memory_of, open_table
+from pymc_streaming.shuffling.keys import KeyCells, row_keys
+from pymc_streaming.shuffling.packing import Packing
+from pymc_streaming.shuffling.progress import ShuffleProgress
+from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
+from pymc_streaming.shuffling.shards import new_writer, write_shard
+from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
 from pymc_streaming.sources.files import Paths
 from pymc_streaming.sources.manifest import Manifest, Shard
 
@@ -41,8 +42,11 @@ _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 
 # How the work is cut up. A worker with less memory would spend its time on the seams.
 _LEAST_WORKER_BYTES = 24 * 2**20
-_LEAST_RUN_BYTES, _RUNS = 16 * 2**20, 64
-_MOST_RANGE_BYTES = 64 * 2**20
+_LEAST_RUN_BYTES, _RUNS = 12 * 2**20, 64
+# Rows are put in order several times as fast where they fit in the cache of the processor.
+_CACHED_BYTES = 8 * 2**20
+# What a run has of a cell is read in one go: the larger, the fewer; and at least so much.
+_GOOD_PIECE_BYTES, _LEAST_PIECE_BYTES = 128 * 2**10, 16 * 2**10
 _MOST_CELLS = 4096
 _KEY_BYTES = 8
 
@@ -214,15 +218,12 @@ class _Means:
 
 def _means(shuffle: _Shuffle, limit: int, threads: int) -> _Means:
     share, total = limit // threads, shuffle.memory
-    range_bytes = min(share // 4, _MOST_RANGE_BYTES)
-    # Half a range on average, so that ranges can be put together from whole cells.
-    cells = math.ceil(2 * total / range_bytes / shuffle.shards)
-    return _Means(
-        memory_limit=limit,
-        run_bytes=min(share // 3, max(_LEAST_RUN_BYTES, total // _RUNS)),
-        range_bytes=range_bytes,
-        cells_per_shard=max(1, min(cells, _MOST_CELLS // shuffle.shards)),
-    )
+    run_bytes = min(share // 4, max(_LEAST_RUN_BYTES, total // _RUNS))
+    range_bytes = share // 4
+    wanted = min(total // _CACHED_BYTES, run_bytes // _GOOD_PIECE_BYTES)
+    needed = min(int(1.25 * total / range_bytes), run_bytes // _LEAST_PIECE_BYTES)
+    cells = min(max(wanted, needed), _MOST_CELLS)
+    return _Means(limit, run_bytes, range_bytes, max(1, round(cells / shuffle.shards)))
 
 
 class _Shuffle:
@@ -280,18 +281,17 @@ class _Shuffle:
         self._means = _Means(**self._workspace.adopt(task, asdict(means)))
         cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
         self._partition = Partition(self._workspace.runs, cells)
-        scratch = self.memory + self._table.n_rows * _KEY_BYTES
-        compressed = self._format == "parquet" and self._table.kind == "parquet"
-        result = min(self.memory, self._table.stored_bytes()) if compressed else self.memory
-        there = sum(path.stat().st_size for path in self._partition.runs())
+        # While shards are written the rows they came from are removed, a group at a time.
+        needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
+        there = sum(path.stat().st_size for path in self._partition.files())
         logger.info(
             "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
             f"{self._table.n_rows:,}",
             self.shards,
-            (scratch + result) / 1e9,
+            needed / 1e9,
             self._workspace.folder,
         )
-        check_room(self._workspace.folder, scratch + result - there)
+        check_room(self._workspace.folder, needed - there)
 
     def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
         """The first pass: rows and bytes of every cell."""
@@ -332,7 +332,7 @@ class _Shuffle:
             yield task
 
     def _divide(self, name: str, units: list[list[Piece]]) -> np.ndarray:
-        for leftover in self._workspace.runs.glob(f"{name}-*"):
+        for leftover in self._partition.files(f"{name}-"):
             leftover.unlink()
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
         held: list[pa.RecordBatch] = []
@@ -360,17 +360,17 @@ class _Shuffle:
 
     def write(self, sizes: np.ndarray, threads: int, progress: ShuffleProgress) -> list[Shard]:
         """The second pass: all shards."""
+        unwritten = Counter(self._partition.group_of(shard) for shard in range(self.shards))
+        counting = threading.Lock()
 
         def write(number: int) -> Shard:
-            name = f"part-{number:05d}"
-            found = self._workspace.read(name)
-            path = self._workspace.shards / f"{name}.{self._format}"
-            if found and path.exists() and path.stat().st_size == found["bytes"]:
-                shard = Shard(**found)
-            else:
+            shard = self._workspace.written(number)
+            if shard is None:
+                name = shard_name(number)
+                path = self._workspace.shards / f"{name}.{self._format}"
                 ranges = sorted_ranges(
                     self._partition,
-                    self._partition.cells.of_shard(number),
+                    number,
                     sizes,
                     self._means.range_bytes,
                     self._means.run_bytes,
@@ -384,6 +384,11 @@ class _Shuffle:
                 )
                 self._workspace.write(name, asdict(shard))
             progress.written(shard.rows)
+            group = self._partition.group_of(number)
+            with counting:
+                unwritten[group] -= 1
+                if not unwritten[group]:
+                    self._partition.remove(group)
             return shard
 
         shards = self._in_threads(write, range(self.shards), threads)

@@ -151,8 +151,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputExistsError(
-            f"{output}: there is something here already. Choose another output, or say overwrite "
-            "to replace a folder that was shuffled before."
+            f"{output}: there is something here already. Choose another output, or say "
+            "overwrite=True (--overwrite) to replace a folder that was shuffled before."
         )
     if not (output / MANIFEST_NAME).is_file():
         raise OutputExistsError(

@@ -218,7 +218,8 @@ class _Means:
 
 def _means(shuffle: _Shuffle, limit: int, threads: int) -> _Means:
     share, total = limit // threads, shuffle.memory
-    run_bytes = min(share // 4, max(_LEAST_RUN_BYTES, total // _RUNS))
+    # A run is there three times while it is divided: as read, in one piece, and in order.
+    run_bytes = min(share // 6, max(_LEAST_RUN_BYTES, total // _RUNS))
     range_bytes = share // 4
     wanted = min(total // _CACHED_BYTES, run_bytes // _GOOD_PIECE_BYTES)
     needed = min(int(1.25 * total / range_bytes), run_bytes // _LEAST_PIECE_BYTES)

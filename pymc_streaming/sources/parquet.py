@@ -83,7 +83,8 @@ def parquet_source(
         A file, a folder (searched recursively; files and folders whose names begin
         with ``.`` or ``_`` are ignored), or a glob; local, or any URL that fsspec
         knows (``hf://datasets/...``, ``s3://...``, ``memory://...``). Files are
-        read in the order of their paths, those of a list in the order given.
+        read in the order of their paths, those of a list in the order given. A folder
+        that :func:`preshuffle` wrote is held against its manifest.
     columns : list of str, mapping, or None, default None
         A list gives one 2-D array with these columns in this order; None all
         columns of the first file. A mapping ``{"X": ["a", "b"], "y": "label"}``
@@ -115,6 +116,8 @@ def parquet_source(
         If nothing is found at `path`.
     CorruptFileError
         If a file is damaged, or not Parquet.
+    ManifestError
+        If the folder was shuffled and is not what its manifest says.
     SchemaError
         If a column is missing, has no numeric reading, or differs between files.
     MissingValueError

@@ -72,7 +72,9 @@ class Partition:
         row_bytes = memory_of(rows) / max(1, rows.num_rows)
         fixed = has_fixed_width(batch.schema)
         schema = batch.schema.append(_KEY)
-        divided = pa.RecordBatch.from_arrays([*rows.columns, pa.array(keys[order])], schema=schema)
+        divided = pa.RecordBatch.from_arrays(
+            [*rows.columns, pa.array(np.take(keys, order))], schema=schema
+        )
         sizes = np.zeros((len(self.cells), 2), np.int64)
         for group in range(self._groups):
             path = self._folder(group) / f"{name}.arrow"
@@ -146,6 +148,10 @@ def _take(column: pa.Array, indices: np.ndarray) -> pa.Array:
         rows = column.flatten().to_numpy().reshape(len(column), kind.list_size)
         values = np.take(rows, indices, axis=0, mode="clip")
         return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=kind)
+    if pa.types.is_primitive(kind) and not column.null_count:
+        # Parquet leaves a mask of nulls where there are none, which would be taken along.
+        parts = [None, *column.buffers()[1:]]
+        column = pa.Array.from_buffers(kind, len(column), parts, 0, column.offset)
     return pc.take(column, pa.array(indices), boundscheck=False)
 
 

@@ -141,7 +141,7 @@ def take(batch: pa.RecordBatch, indices: np.ndarray) -> pa.RecordBatch:
 def _take(column: pa.Array, indices: np.ndarray) -> pa.Array:
     kind = column.type
     side_by_side = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-    if side_by_side and not column.null_count and not column.values.null_count:
+    if side_by_side and kind.list_size and not column.null_count and not column.values.null_count:
         # A row is copied whole here, number by number there.
         rows = column.flatten().to_numpy().reshape(len(column), kind.list_size)
         values = np.take(rows, indices, axis=0, mode="clip")

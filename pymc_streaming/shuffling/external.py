@@ -159,8 +159,10 @@ def preshuffle(
         )
     if format not in _FORMATS:
         raise ArgumentError(f'format must be "parquet" or "arrow", found {format!r}.')
-    if shards is not None and whole_number("shards", shards) > _MOST_SHARDS:
-        raise ArgumentError(f"shards can be {_MOST_SHARDS:,} at most, found {shards:,}.")
+    if shards is not None:
+        shards = whole_number("shards", shards)
+        if shards > _MOST_SHARDS:
+            raise ArgumentError(f"shards can be {_MOST_SHARDS:,} at most, found {shards:,}.")
     if rows_per_fragment is not None:
         rows_per_fragment = whole_number("rows_per_fragment", rows_per_fragment)
     threads = _workers(workers, limit)
@@ -187,14 +189,20 @@ def _workers(workers: int | None, limit: int) -> int:
     return max(1, min(whole_number("workers", workers), limit // _LEAST_WORKER_BYTES))
 
 
-def _output(output: str | os.PathLike[str]) -> Path:
-    text = os.fspath(output)
+def _output(output: object) -> Path:
+    text = os.fspath(output) if isinstance(output, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ArgumentError(f"output must be a path, found {output!r}.")
     if "://" in text:
         raise ArgumentError(
             f"output must be a local folder, found {text!r}. Shuffle to a local folder, then copy "
             "it."
         )
-    return Path(text).absolute()
+    # The work is done beside the folder a link leads to: the result is moved there, not copied.
+    place = Path(text).expanduser().resolve()
+    if not place.name:
+        raise ArgumentError(f"output must be a folder with a name, found {text!r}.")
+    return place
 
 
 def _refuse_overlap(table: InputTable, output: Path) -> None:

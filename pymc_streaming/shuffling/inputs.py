@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
-from pymc_streaming.sources.columns import canonical_type, shortened
+from pymc_streaming.shuffling.schemas import common_schema
+from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
-from pymc_streaming.sources.plan import missing_column
 
 __all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
 
@@ -168,7 +168,7 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     kind, files = _find(path)
     with reading(files[0].path):
         schemas = [_schema(kind, file) for file in files]
-    stored = _common_schema(schemas, files, columns)
+    stored = common_schema(schemas, [file.path for file in files], columns)
     pieces = list(_pieces(kind, files, stored))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))
@@ -212,51 +212,6 @@ def _schema(kind: str, file: DataFile) -> pa.Schema:
             return opened.schema
     with reading(file.path), _csv(file, None) as opened:
         return opened.schema
-
-
-def _common_schema(
-    schemas: list[pa.Schema], files: list[DataFile], columns: Sequence[str] | None
-) -> pa.Schema:
-    first = schemas[0]
-    if isinstance(columns, str) or (columns is not None and not isinstance(columns, Sequence)):
-        raise ArgumentError(f"columns must be a list of column names, found {columns!r}.")
-    names = first.names if columns is None else list(columns)
-    if not names:
-        raise ArgumentError(f"{files[0].path}: there are no columns to shuffle.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SchemaError(f"{files[0].path}: column {twice!r} is there more than once.")
-    for name in names:
-        if name not in first.names:
-            raise SchemaError(missing_column(name, first.names, files[0].path))
-    fields = []
-    for name in names:
-        field = first.field(name)
-        for schema, file in zip(schemas[1:], files[1:], strict=True):
-            if name not in schema.names:
-                raise SchemaError(
-                    missing_column(name, schema.names, file.path)
-                    + f" It is in {files[0].path}; all files must have the same columns."
-                )
-            other = schema.field(name).type
-            if other != field.type:
-                if canonical_type(other) != canonical_type(field.type):
-                    raise SchemaError(
-                        f"{file.path}: column {name!r} has type {other}, but {field.type} in "
-                        f"{files[0].path}. Write all files with the same types, or leave the "
-                        "column out with `columns`."
-                    )
-                field = field.with_type(canonical_type(other))
-        # A file without nulls may say so, another may have some.
-        fields.append(field.with_nullable(True))
-    extra = [(n, f) for s, f in zip(schemas, files, strict=True) for n in s.names if n not in names]
-    if columns is None and extra:
-        name, file = extra[0]
-        raise SchemaError(
-            f"{file.path}: column {name!r} is not in {files[0].path}. Select the columns you want "
-            "with `columns`."
-        )
-    return pa.schema(fields, first.metadata if columns is None else None)
 
 
 def _pieces(kind: str, files: list[DataFile], stored: pa.Schema) -> Iterator[Piece]:

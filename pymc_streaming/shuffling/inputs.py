@@ -98,29 +98,35 @@ class InputTable:
         """The rows of consecutive pieces of one file, each batch with its place in words."""
         file, seen = pieces[0].file, 0
         ends = np.cumsum([piece.n_rows for piece in pieces])
+        expected = int(ends[-1])
         with reading(file.path):
             for batch in _READERS[self.kind](self, file, pieces):
+                if not batch.num_rows:
+                    continue
+                if seen + batch.num_rows > expected:
+                    seen += batch.num_rows
+                    break
                 first, last = np.searchsorted(ends, [seen, seen + batch.num_rows - 1], "right")
-                numbers = [pieces[min(at, len(pieces) - 1)].number for at in (first, last)]
-                where = f"{file.path}, {_PIECE_WORDS[self.kind].format(*numbers)}"
+                where = f"{file.path}, {_place(self.kind, pieces[first : last + 1])}"
                 yield _as(batch, self.stored, where), where
                 seen += batch.num_rows
-        expected = int(ends[-1])
         if seen != expected:
+            more = "at least " if seen > expected else ""
             raise RowCountError(
-                f"{file.path}: expected {expected:,} rows, found {seen:,}. The file was written "
-                "again while it was read; run the shuffle again."
+                f"{file.path}: expected {expected:,} rows, found {more}{seen:,}. The file was "
+                "written again while it was read; run the shuffle again."
             )
 
     def units(self) -> Iterator[list[Piece]]:
         """Consecutive pieces of one file that together make a batch, a function of the table."""
         unit: list[Piece] = []
+        rows, enough = 0, self.batch_rows
         for piece in self.pieces:
-            rows = sum(piece.n_rows for piece in unit)
-            if unit and (unit[-1].file != piece.file or rows >= self.batch_rows):
+            if unit and (unit[-1].file != piece.file or rows >= enough):
                 yield unit
-                unit = []
+                unit, rows = [], 0
             unit.append(piece)
+            rows += piece.n_rows
         if unit:
             yield unit
 
@@ -292,7 +298,7 @@ def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
 def _read_parquet(
     table: InputTable, file: DataFile, pieces: Sequence[Piece]
 ) -> Iterator[pa.RecordBatch]:
-    with OpenFiles().borrow(file) as opened:
+    with OpenFiles().borrow(file, _place("parquet", pieces)) as opened:
         names = table.stored.names
         everything = set(names) == set(opened.schema_arrow.names)
         yield from opened.iter_batches(
@@ -308,9 +314,11 @@ def _read_arrow(
 ) -> Iterator[pa.RecordBatch]:
     with _arrow_file(file) as opened:
         for piece in pieces:
-            batch = opened.get_batch(piece.number)
+            with reading(f"{file.path}, {_place('arrow', [piece])}"):
+                batch = opened.get_batch(piece.number).select(table.stored.names)
+                batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
             for start in range(0, batch.num_rows, table.batch_rows):
-                yield batch.slice(start, table.batch_rows).select(table.stored.names)
+                yield batch.slice(start, table.batch_rows)
 
 
 def _read_csv(
@@ -328,11 +336,15 @@ _READERS: dict[str, Callable[..., Iterable[pa.RecordBatch]]] = {
 }
 
 
-_PIECE_WORDS = {
-    "parquet": "row groups {} to {}",
-    "arrow": "record batches {} to {}",
-    "csv": "the whole file",
-}
+_WORDS = {"parquet": "row group", "arrow": "record batch"}
+
+
+def _place(kind: str, pieces: Sequence[Piece]) -> str:
+    """Consecutive pieces in words."""
+    if kind not in _WORDS:
+        return "the whole file"
+    numbers = sorted({pieces[0].number, pieces[-1].number})
+    return " to ".join(f"{_WORDS[kind]} {number}" for number in numbers)
 
 
 @contextmanager

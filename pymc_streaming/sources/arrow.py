@@ -179,7 +179,9 @@ class ArrowSource(IterableDataset):
                 if opened.num_record_batches:
                     _check_schema(opened.schema, schema, self._names, every, file.path, first)
                 for number in range(opened.num_record_batches):
-                    batch = opened.get_batch(number)
+                    batch = opened.get_batch(number).select(self._names)
+                    if auto:
+                        batch.validate(full=True)
                     origin = f"{file.label}, record batch {number}"
                     if batch.num_rows:
                         fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
@@ -197,6 +199,7 @@ class ArrowSource(IterableDataset):
                     "batches. It was written again since the source was made; make the source anew."
                 )
             batch = opened.get_batch(fragment.number).select(self._names)
+            batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
             rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows), mapped

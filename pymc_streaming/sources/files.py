@@ -19,6 +19,7 @@ from pymc_streaming.errors import (
     ArgumentError,
     CorruptFileError,
     MissingFileError,
+    SchemaError,
     SourceError,
     StreamingError,
 )
@@ -176,6 +177,11 @@ def reading(where: str) -> Iterator[None]:
         if type(error) is OSError and error.errno is None:
             raise CorruptFileError(_corrupt(where, error)) from error
         raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
+    except pa.ArrowNotImplementedError as error:
+        raise SchemaError(
+            f"{where}: Arrow cannot read this: {error}. Leave the column out with `columns`, or "
+            "write it with another type."
+        ) from error
     except (pa.ArrowException, EOFError) as error:
         raise CorruptFileError(_corrupt(where, error)) from error
     except Exception as error:  # a remote file system has errors of its own
@@ -184,8 +190,8 @@ def reading(where: str) -> Iterator[None]:
 
 def _corrupt(where: str, error: Exception) -> str:
     return (
-        f"{where}: this is not a whole Parquet file: {error} Write or download it again, or leave "
-        "it out of `path`."
+        f"{where}: this file is damaged, or not of the format it should be: "
+        f"{str(error).rstrip('. \n')}. Write or download it again, or leave it out of `path`."
     )
 
 
@@ -220,10 +226,9 @@ class OpenFiles:
         )
 
     @contextmanager
-    def borrow(self, file: DataFile, row_group: int | None = None) -> Iterator[pq.ParquetFile]:
-        """An open file; what goes wrong with it is raised with the place."""
-        place = file.path if row_group is None else f"{file.path}, row group {row_group}"
-        with reading(place):
+    def borrow(self, file: DataFile, place: str = "") -> Iterator[pq.ParquetFile]:
+        """An open file; what goes wrong with it is raised with the place in it."""
+        with reading(f"{file.path}, {place}" if place else file.path):
             opened = self._take(file.path) or self._open(file)
             healthy = True
             try:

@@ -344,11 +344,17 @@ class _Shuffle:
             leftover.unlink()
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
         held: list[pa.RecordBatch] = []
-        start, runs, held_bytes = units[0][0].start, 0, 0
+        start, runs, held_bytes, where = units[0][0].start, 0, 0, ""
 
         def flush() -> None:
             nonlocal start, runs, sizes, held_bytes
-            batch = as_one_batch(held) if len(held) > 1 else held[0]
+            try:
+                batch = as_one_batch(held) if len(held) > 1 else held[0]
+            except pa.ArrowException as error:
+                raise SchemaError(
+                    f"{where}: these rows cannot be put together with those before: {error}. Write "
+                    "the column with another type, or leave it out with `columns`."
+                ) from error
             held.clear()
             keys = row_keys(self._seed, start, batch.num_rows)
             sizes += self._partition.write(f"{name}-{runs:06d}", batch, keys)

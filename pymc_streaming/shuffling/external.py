@@ -274,11 +274,11 @@ class _Shuffle:
 
     def begin(self, means: _Means) -> None:
         """Take up what an interrupted shuffle has left, or begin."""
-        self._fingerprint = self._table.fingerprint()
+        self._fingerprint, self._modified = self._table.fingerprint(), self._table.modified()
         task = {
             "files": [file.path for file in self._table.files],
             "fingerprint": self._fingerprint,
-            "modified": self._table.modified(),
+            "modified": self._modified,
             "schema": self._schema.to_string(show_schema_metadata=True),
             "seed": self._seed,
             "format": self._format,
@@ -305,20 +305,25 @@ class _Shuffle:
         """The first pass: rows and bytes of every cell."""
         tasks = list(enumerate(self._tasks()))
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
+        adding = threading.Lock()
 
-        def divide(task: tuple[int, list[list[Piece]]]) -> list[list[int]]:
+        def divide(task: tuple[int, list[list[Piece]]]) -> None:
             number, units = task
             name = f"task-{number:06d}"
             found = self._workspace.read(name)
             if found is None:
                 found = self._divide(name, units).tolist()
                 self._workspace.write(name, found)
+            with adding:  # not later: the sizes of all tasks would pile up
+                sizes[:] += np.array(found)
             progress.divided(sum(piece.n_rows for unit in units for piece in unit))
-            return list(found)
 
-        for part in self._in_threads(divide, tasks, threads):
-            sizes += np.array(part)
-        if self._table.fingerprint() != self._fingerprint:
+        for _ in self._in_threads(divide, tasks, threads):
+            pass
+        if (self._table.fingerprint(), self._table.modified()) != (
+            self._fingerprint,
+            self._modified,
+        ):
             raise SchemaError(
                 f"{self._table.files[0].path}: files were changed while they were read. Run the "
                 "shuffle again when nobody writes them."

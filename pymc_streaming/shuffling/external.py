@@ -172,8 +172,8 @@ def preshuffle(
         table = open_table(source, columns)
         _refuse_overlap(table, place)
         shuffle = _Shuffle(table, workspace, seed, format, dtype, rows_per_fragment, shards)
-        means = _means(shuffle, limit, threads)
-        shuffle.begin(means)
+        shuffle.begin(_means(shuffle, limit // threads), limit)
+        threads = min(threads, limit // shuffle.worker_bytes)
         with ShuffleProgress(table.n_rows, enabled=progressbar) as progress:
             sizes = shuffle.divide(threads, progress)
             written = shuffle.write(sizes, threads, progress)
@@ -218,20 +218,20 @@ def _refuse_overlap(table: InputTable, output: Path) -> None:
 class _Means:
     """How the work is cut up; nothing here shows in the result."""
 
-    memory_limit: int
+    worker_bytes: int
     run_bytes: int
     range_bytes: int
     cells_per_shard: int
 
 
-def _means(shuffle: _Shuffle, limit: int, threads: int) -> _Means:
-    share, total = limit // threads, shuffle.memory
+def _means(shuffle: _Shuffle, share: int) -> _Means:
+    total = shuffle.memory
     run_bytes = min(share // 4, max(_LEAST_RUN_BYTES, total // _RUNS))
     range_bytes = share // 4
     wanted = min(total // _CACHED_BYTES, run_bytes // _GOOD_PIECE_BYTES)
     needed = min(int(1.25 * total / range_bytes), run_bytes // _LEAST_PIECE_BYTES)
     cells = min(max(wanted, needed), _MOST_CELLS)
-    return _Means(limit, run_bytes, range_bytes, max(1, round(cells / shuffle.shards)))
+    return _Means(share, run_bytes, range_bytes, max(1, round(cells / shuffle.shards)))
 
 
 class _Shuffle:
@@ -272,7 +272,12 @@ class _Shuffle:
         self.shards = shards or _shard_count(self.memory)
         self._stop = threading.Event()
 
-    def begin(self, means: _Means) -> None:
+    @property
+    def worker_bytes(self) -> int:
+        """Memory of a worker, once the work has begun."""
+        return self._means.worker_bytes
+
+    def begin(self, means: _Means, limit: int) -> None:
         """Take up what an interrupted shuffle has left, or begin."""
         self._fingerprint, self._modified = self._table.fingerprint(), self._table.modified()
         task = {
@@ -286,12 +291,12 @@ class _Shuffle:
             "shards": self.shards,
             "versions": [version("pymc-streaming"), pa.__version__],
         }
-        self._means = _Means(**self._workspace.adopt(task, asdict(means)))
+        self._means = _Means(**self._workspace.adopt(task, asdict(means), limit))
         cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
         self._partition = Partition(self._workspace.runs, cells)
         # While shards are written the rows they came from are removed, a group at a time.
         needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
-        there = sum(path.stat().st_size for path in self._partition.files())
+        there = self._workspace.size()
         logger.info(
             "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
             f"{self._table.n_rows:,}",

@@ -27,7 +27,7 @@ from pymc_streaming.shuffling.progress import ShuffleProgress
 from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
 from pymc_streaming.shuffling.shards import new_writer, write_shard
 from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
-from pymc_streaming.sources.files import Paths
+from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
 
 __all__ = ["preshuffle"]
@@ -170,7 +170,7 @@ def preshuffle(
 
     with open_workspace(place, overwrite) as workspace:
         table = open_table(source, columns)
-        _refuse_overlap(table, place)
+        _refuse_overlap(table, source, place / f"{shard_name(0)}.{format}")
         shuffle = _Shuffle(table, workspace, seed, format, dtype, rows_per_fragment, shards)
         shuffle.begin(_means(shuffle, limit // threads), limit)
         threads = min(threads, limit // shuffle.worker_bytes)
@@ -205,13 +205,19 @@ def _output(output: object) -> Path:
     return place
 
 
-def _refuse_overlap(table: InputTable, output: Path) -> None:
+def _refuse_overlap(table: InputTable, source: Paths, shard: Path) -> None:
+    output = shard.parent
     for file in table.files:
-        if file.is_local and Path(file.inner_path).resolve().is_relative_to(output.resolve()):
+        if file.is_local and Path(file.inner_path).resolve().is_relative_to(output):
             raise ArgumentError(
                 f"{output}: the output is the folder that is read, or one above it ({file.path} is "
                 "in it). Choose another output."
             )
+    if would_find(source, shard):
+        raise ArgumentError(
+            f"{output}: the output is in the folder that is read, so the next one to read that "
+            "would find every row twice. Choose an output beside it."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -14,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from pymc_streaming.errors import (
     ArgumentError,
@@ -24,7 +28,7 @@ from pymc_streaming.errors import (
     StreamingError,
 )
 
-__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading"]
+__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading", "would_find"]
 
 #: One path, or several.
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -159,6 +163,38 @@ def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[s
     if not found:
         raise MissingFileError(f"{root}: no file matches this glob.")
     return sorted(found)
+
+
+def would_find(path: Paths, file: Path) -> bool:
+    """Whether a local file, if it were there, would be among those that a path leads to.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        As for `find_files`; what is at it must be there.
+    file : pathlib.Path
+        Its real path, links resolved.
+    """
+    items: Any = path if isinstance(path, list | tuple) else [path]
+    for item in items:
+        filesystem, root = fsspec.core.url_to_fs(os.fspath(item))
+        if not isinstance(filesystem, LocalFileSystem):
+            continue
+        root = os.path.realpath(root)
+        if filesystem.isdir(root):
+            top = Path(root)
+        else:  # a glob: where it begins
+            parts = Path(root).parts
+            fixed = itertools.takewhile(lambda part: not any(c in part for c in "*?["), parts)
+            top = Path(*fixed)
+            matches = re.compile(glob_translate(root)).fullmatch
+            if not any(matches(str(place)) for place in (file, *file.parents)):
+                continue
+        if file.is_relative_to(top) and not any(
+            part.startswith((".", "_")) for part in file.relative_to(top).parts
+        ):
+            return True
+    return False
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Partition:
         """A function that reads a cell of a shard: its rows with their keys, run after run."""
         group = self.group_of(shard)
         first = self.cells.of_shard(self.shards_of(group)[0]).start
-        paths = sorted(self._folder(group).iterdir())
+        paths = sorted(self._folder(group).glob("*.arrow"))  # none if the table has no rows
         with ExitStack() as stack:
 
             def open_run(path: Path) -> pa.ipc.RecordBatchFileReader:
@@ -143,7 +143,7 @@ def take(batch: pa.RecordBatch, indices: np.ndarray) -> pa.RecordBatch:
 def _take(column: pa.Array, indices: np.ndarray) -> pa.Array:
     kind = column.type
     side_by_side = pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
-    if side_by_side and not column.null_count and not column.values.null_count:
+    if side_by_side and kind.list_size and not column.null_count and not column.values.null_count:
         # A row is copied whole here, number by number there.
         rows = column.flatten().to_numpy().reshape(len(column), kind.list_size)
         values = np.take(rows, indices, axis=0, mode="clip")

@@ -38,7 +38,7 @@ class Workspace:
         self.folder, self.output = folder, output
         self.runs, self.shards = folder / "runs", folder / "shards"
 
-    def adopt(self, task: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
+    def adopt(self, task: dict[str, Any], means: dict[str, Any], limit: int) -> dict[str, Any]:
         """Go on with what is here if it belongs to `task`, else begin with an empty folder.
 
         Parameters
@@ -46,7 +46,9 @@ class Workspace:
         task : dict
             What determines the result.
         means : dict
-            How to get there, with the ``memory_limit`` it is meant for.
+            How to get there, with the ``worker_bytes`` of memory that it takes at least.
+        limit : int
+            Bytes of memory there are.
 
         Returns
         -------
@@ -55,7 +57,7 @@ class Workspace:
         """
         here = self.read("plan")
         same = here is not None and here["task"] == task and not self._has_lost_shards()
-        if same and here["means"]["memory_limit"] <= means["memory_limit"]:
+        if same and here["means"]["worker_bytes"] <= limit:
             return dict(here["means"])
         self.clear()
         self.runs.mkdir()
@@ -86,13 +88,23 @@ class Workspace:
         temporary.write_text(json.dumps(content))
         temporary.replace(self.folder / f"{name}.json")
 
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def clear(self) -> None:
-        """Remove everything but the lock."""
+        """Remove everything but the lock, and first what says that there is something."""
+        (self.folder / "plan.json").unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != "lock":
                 path.unlink()
+
+    def remove(self) -> None:
+        """Remove everything."""
+        self.clear()
+        shutil.rmtree(self.folder)
 
     def deliver(self) -> None:
         """Move the shards to the output, in the place of what is there."""
@@ -138,10 +150,15 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
                 _check_output(output, overwrite)
             except OutputExistsError:
                 if not workspace.shards.exists():  # the end of a shuffle that was delivered
-                    shutil.rmtree(folder)
+                    workspace.remove()
                 raise
-            yield workspace
-            shutil.rmtree(folder)
+            try:
+                yield workspace
+            except BaseException:
+                if workspace.read("plan") is None:  # nothing was begun
+                    workspace.remove()
+                raise
+            workspace.remove()
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -279,7 +279,7 @@ class ParquetSource(IterableDataset):
         if self._filter is not None:
             needed = list(dict.fromkeys(columns + self._filter.columns))
         file = self._files[group.path]
-        with self._open_files.borrow(file, group.row_group) as opened:
+        with self._open_files.borrow(file, f"row group {group.row_group}") as opened:
             # The file may be another one by now.
             _check_schema(opened.schema_arrow, file, self._expected, self._first, False)
             if group.row_group >= opened.num_row_groups:

@@ -1,1 +1,10 @@
 """Is the order of a stream a random one? The order report."""
+
+from pymc_streaming.ordering.report import (
+    ColumnOrder,
+    OrderReport,
+    RelationOrder,
+    order_report,
+)
+
+__all__ = ["ColumnOrder", "OrderReport", "RelationOrder", "order_report"]

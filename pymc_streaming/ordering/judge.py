@@ -1,0 +1,220 @@
+"""The verdict on a table: which of its columns, and which relations, follow its order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pymc_streaming.ordering.effects import Correlogram, Pairs, Stream
+from pymc_streaming.ordering.features import (
+    TestedFeature,
+    column_features,
+    product_features,
+)
+from pymc_streaming.ordering.footers import ColumnRanges
+from pymc_streaming.ordering.sampling import Sample, Table, draw_sample
+from pymc_streaming.ordering.statistics import Layout
+
+__all__ = ["Evidence", "Judgement", "judge"]
+
+#: Probability of any false alarm, over all tests of a table: of single columns, of products of
+#: columns, and of footers.
+COLUMN_LEVEL, PRODUCT_LEVEL, FOOTER_LEVEL = 0.002, 0.001, 0.001
+#: Products grow with the square of the columns.
+MOST_FACTORS = 32
+#: With fewer rows no table is called shuffled.
+FEWEST_ROWS = 1_000
+#: With fewer fragments, not having seen any to its end leaves the order open.
+FEWEST_FRAGMENTS = 8
+
+
+@dataclass
+class Evidence:
+    """What speaks for an order, of one column or of the product of two.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The column, or the two.
+    features : list of TestedFeature
+        What was tested.
+    lag : float
+        Correlation of neighbouring rows.
+    p_value : float
+        The smallest probability of a test of the sample, times the number of tests in the
+        family, at most 1.
+    kinds : tuple of str
+        The kinds of the tests that found an order.
+    values : ndarray or None
+        The sampled numbers, for pictures.
+    """
+
+    names: tuple[str, ...]
+    features: list[TestedFeature]
+    lag: float
+    p_value: float
+    kinds: tuple[str, ...]
+    values: np.ndarray | None = None
+
+
+@dataclass
+class Judgement:
+    """What a sample and footers say about a table.
+
+    Parameters
+    ----------
+    verdict : {"shuffled", "ordered", "unknown"}
+        The order, over all columns.
+    reason : str
+        Why, in a sentence.
+    columns : dict of str to Evidence
+        Every column that was judged.
+    products : list of Evidence
+        Relations that follow the order.
+    by_footers : dict of str to float
+        Adjusted p-values from footers.
+    sample : Sample
+        What was looked at.
+    """
+
+    verdict: str
+    reason: str
+    columns: dict[str, Evidence]
+    products: list[Evidence]
+    by_footers: dict[str, float]
+    sample: Sample
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.sample)
+
+    def correlograms(self, evidence: Evidence) -> list[Correlogram]:
+        """One for each feature of a column or product."""
+        return [Correlogram(self._pairs, f.sums, f.squares) for f in evidence.features]
+
+    @cached_property
+    def ordered(self) -> list[Evidence]:
+        """Columns and products that follow the order, the clearest first."""
+        found = [e for e in self.columns.values() if self.is_ordered(e)]
+        return sorted(found, key=lambda e: e.p_value) + self.products
+
+    def is_ordered(self, evidence: Evidence) -> bool:
+        """Whether a column or product follows the order."""
+        single = len(evidence.names) == 1
+        return bool(evidence.kinds) or (single and self.follows_ranges(evidence.names[0]))
+
+    def follows_ranges(self, name: str) -> bool:
+        """Whether footers show that a column follows the order."""
+        return self.by_footers.get(name, 1.0) < FOOTER_LEVEL
+
+    def expected_error(self, stream: Stream, steps: int) -> tuple[float, Evidence | None]:
+        """Largest error of a fit by the order, in posterior standard deviations, and its cause."""
+        worst: tuple[float, Evidence | None] = (0.0, None)
+        for evidence in self.ordered:
+            for correlogram in self.correlograms(evidence):
+                error = correlogram.expected_error(stream, steps)
+                if error > worst[0]:
+                    worst = (error, evidence)
+        return worst
+
+    def design_effect(self, evidence: Evidence, stream: Stream) -> float:
+        """Of the features of a column or product, the largest."""
+        effects = [c.design_effect(stream) for c in self.correlograms(evidence)]
+        return max(effects, default=1.0)
+
+
+def judge(
+    table: Table,
+    ranges: Mapping[str, ColumnRanges],
+    seed: int,
+    n_rows: int | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Judgement:
+    """Look at a table.
+
+    Parameters
+    ----------
+    table : Table
+        What to sample.
+    ranges : mapping of str to ColumnRanges
+        What footers tell.
+    seed : int
+        Seed of the sample.
+    n_rows : int, optional
+        Rows of the table, where its fragments do not say.
+    advance : callable
+        Told the fragments read, and all that are to be.
+    """
+    sample = draw_sample(table, seed, n_rows, advance)
+    layout = Layout(sample.start, sample.length, sample.fragment)
+    random = np.random.default_rng([seed, 1])
+    columns: dict[str, Evidence] = {}
+    scores: dict[str, np.ndarray] = {}
+    for name, array in sample.columns.items():
+        found = column_features(array, layout, random)
+        columns[name] = Evidence((name,), found.features, found.lag, 1.0, (), found.values)
+        if found.scores is not None and len(scores) < MOST_FACTORS:
+            scores[name] = found.scores
+    _adjust(list(columns.values()), COLUMN_LEVEL)
+    products = [
+        Evidence(names, [feature], 0.0, 1.0, ())
+        for names, feature in product_features(scores, layout)
+    ]
+    _adjust(products, PRODUCT_LEVEL)
+    by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}
+    judgement = Judgement(
+        "unknown",
+        "",
+        columns,
+        sorted((e for e in products if e.kinds), key=lambda e: e.p_value),
+        by_footers,
+        sample,
+    )
+    judgement.verdict, judgement.reason = _verdict(judgement)
+    return judgement
+
+
+def _adjust(family: list[Evidence], level: float) -> None:
+    """Bonferroni's correction over all tests of a family."""
+    n_tests = sum(len(f.tests) for evidence in family for f in evidence.features)
+    for evidence in family:
+        tests = [test for f in evidence.features for test in f.tests]
+        evidence.p_value = min([1.0, *(test.p_value * n_tests for test in tests)])
+        found = [test.kind for test in tests if test.p_value * n_tests < level]
+        evidence.kinds = tuple(dict.fromkeys(found))
+
+
+def _verdict(judgement: Judgement) -> tuple[str, str]:
+    sample = judgement.sample
+    footers = [name for name, p in judgement.by_footers.items() if p < FOOTER_LEVEL]
+    columns = [e.names[0] for e in judgement.ordered if len(e.names) == 1]
+    columns += [name for name in footers if name not in columns]
+    if columns:
+        rest = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+        many = len(columns) > 1
+        return "ordered", (
+            f"Column{'s' * many} {', '.join(map(repr, columns[:3]))}{rest} "
+            f"follow{'s' * (not many)} the order of the rows."
+        )
+    if judgement.products:
+        first, second = judgement.products[0].names
+        what = (
+            f"The spread of column {first!r}"
+            if first == second
+            else f"The relation of columns {first!r} and {second!r}"
+        )
+        return "ordered", f"{what} follows the order of the rows."
+    tests = [f.tests for evidence in judgement.columns.values() for f in evidence.features]
+    if not any(tests):
+        return "unknown", "No column has enough distinct values to judge the order by."
+    if sample.n_rows is None or (sample.deepest < 1 and sample.n_fragments < FEWEST_FRAGMENTS):
+        return "unknown", (
+            f"Only the beginning was seen, {sample.rows:,} rows, and nothing tells where the rest "
+            "is; no order was found there."
+        )
+    if sample.rows < FEWEST_ROWS:
+        return "unknown", (f"{sample.rows:,} rows are too few to tell a random order from another.")
+    return "shuffled", f"No order was found in {sample.rows:,} rows from all over the table."

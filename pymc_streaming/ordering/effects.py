@@ -21,6 +21,8 @@ PER_OCTAVE = 2
 MEMORY = 2_000
 #: The part of its steps that a fit averages over.
 AVERAGED_PART = 0.3
+#: The longest stretch that is looked at is this part of a table.
+STRETCHES = 8
 #: Standard errors that a correlation must exceed to be held against a stream.
 BEYOND_NOISE = 2.0
 
@@ -154,15 +156,17 @@ class Correlogram:
 
         Near its end a fit follows the latest ``2,000 sqrt(batch_size)`` rows: so long it takes
         Adam, at the last learning rate, to forget. It wanders as stretches of so many rows
-        differ. Averaging over whole epochs cancels that but for the ends of the average, where
-        it has come from and where it has got to.
+        differ, less where an epoch is shorter than that. Averaging over whole epochs cancels it
+        but for the ends of the average: where the fit came from, and where it has got to.
         """
         total = self._pairs.total
         memory = MEMORY * np.sqrt(stream.batch_size)
         averaged = AVERAGED_PART * steps * stream.batch_size
         if averaged >= total:
             averaged -= averaged % total
-        error = np.sqrt(2) * self.wandering(stream, memory) * min(1.0, memory / averaged)
+        lag = min(memory, total / (2 * np.pi)) / averaged
+        wandering = self.wandering(stream, min(memory, total / STRETCHES))
+        error = np.sqrt(2) * min(1.0, lag) * wandering
         if averaged < total:  # then the average is that of a part of the table
             error = max(error, self.wandering(stream, averaged))
         return float(error)

@@ -130,10 +130,12 @@ def product_features(
     A relation that drifts shows in them where each column alone looks stationary, and so does
     a spread that drifts.
     """
+    # Half the memory, twice the speed; sums over runs are short.
+    small = {name: column.astype(np.float32) for name, column in scores.items()}
     names = list(scores)
     for i, first in enumerate(names):
         for second in names[i:]:
-            product = _standardised(scores[first] * scores[second])
+            product = _standardised(small[first] * small[second])
             if product.any():
                 yield (first, second), _scalar("product", product, product, layout, lag=False)[0]
 
@@ -166,7 +168,8 @@ def _few_codes(numbers: np.ndarray) -> np.ndarray | None:
     if not 2 < len(levels) <= MOST_CODES:
         return None
     codes = np.searchsorted(levels, numbers).clip(0, len(levels) - 1)
-    return np.where(levels[codes] == numbers, codes, -1)
+    few: np.ndarray = np.where(levels[codes] == numbers, codes, -1)
+    return few
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
@@ -174,8 +177,9 @@ def _standardised(values: np.ndarray) -> np.ndarray:
         centred = values - values.mean()
         scale = np.sqrt(np.mean(centred**2))
     if not np.isfinite(scale) or scale <= 1e-12 * np.abs(values).max(initial=0.0):
-        return np.zeros_like(values)
-    return centred / scale
+        scale, centred = 1.0, np.zeros_like(values)
+    standardised: np.ndarray = centred / scale
+    return standardised
 
 
 def _normal_scores(
@@ -231,8 +235,8 @@ def _levels(codes: np.ndarray, layout: Layout) -> tuple[TestedFeature, float] | 
     if len(share) < 2:
         return None
     run = np.repeat(np.arange(len(layout.length)), layout.length.astype(int))
-    table = np.bincount(run * len(share) + level, minlength=len(layout.length) * len(share))
-    table = table.reshape(-1, len(share)).astype(float)
+    cells = np.bincount(run * len(share) + level, minlength=len(layout.length) * len(share))
+    table = cells.reshape(-1, len(share)).astype(float)
     counted = table - layout.length[:, None] * share
     freedom = len(share) - 1
     excess = float(((1 - share) ** 2 / share).sum()) - freedom**2 - 2 * freedom

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from pymc_streaming.ordering.features import (
     product_features,
 )
 from pymc_streaming.ordering.footers import ColumnRanges
-from pymc_streaming.ordering.sampling import Sample, Table, draw_sample
+from pymc_streaming.ordering.sampling import Advance, Sample, Table, draw_sample
 from pymc_streaming.ordering.statistics import Layout
 
 __all__ = ["Evidence", "Judgement", "judge"]
@@ -120,6 +120,10 @@ class Judgement:
                     worst = (error, evidence)
         return worst
 
+    def predicted_error(self, batch_size: int, buffer_size: int | None, steps: int) -> float:
+        """Error of a fit of so many steps by the order, in posterior standard deviations."""
+        return self.expected_error(Stream(batch_size, buffer_size), steps)[0]
+
     def design_effect(self, evidence: Evidence, stream: Stream) -> float:
         """Of the features of a column or product, the largest."""
         effects = [c.design_effect(stream) for c in self.correlograms(evidence)]
@@ -131,7 +135,7 @@ def judge(
     ranges: Mapping[str, ColumnRanges],
     seed: int,
     n_rows: int | None = None,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance | None = None,
 ) -> Judgement:
     """Look at a table.
 
@@ -145,7 +149,7 @@ def judge(
         Seed of the sample.
     n_rows : int, optional
         Rows of the table, where its fragments do not say.
-    advance : callable
+    advance : callable, optional
         Told the fragments read, and all that are to be.
     """
     sample = draw_sample(table, seed, n_rows, advance)

@@ -14,7 +14,10 @@ import pyarrow as pa
 from pymc_streaming.sources import IterableDataset
 from pymc_streaming.sources.columns import decoded
 
-__all__ = ["Sample", "Table", "draw_sample", "source_table"]
+__all__ = ["Advance", "Sample", "Table", "draw_sample", "source_table"]
+
+#: Told how much is done, and how much there is to do.
+Advance = Callable[[int, int], None]
 
 #: Rows looked at: this many, or this share of a large table, and never more than the last.
 LEAST_ROWS, SHARE, MOST_ROWS = 250_000, 0.03, 1_000_000
@@ -129,7 +132,7 @@ def draw_sample(
     table: Table,
     seed: int,
     n_rows: int | None = None,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Advance | None = None,
 ) -> Sample:
     """Read runs from fragments chosen all over the table.
 
@@ -145,7 +148,7 @@ def draw_sample(
         Seed of the places.
     n_rows : int, optional
         Rows of the table, where its fragments do not say.
-    advance : callable
+    advance : callable, optional
         Told the fragments read, and all that are to be.
     """
     random = np.random.default_rng(seed)
@@ -162,12 +165,13 @@ def draw_sample(
     starts, lengths, fragments = [], [], []
     parts: list[list[Any]] = [[] for _ in table.columns]
     for number, index in enumerate(chosen):
-        offsets, sizes = _runs(int(reach[number]), int(math.ceil(share[number])), run, random)
+        offsets, sizes = _runs(int(reach[number]), math.ceil(share[number]), run, random)
         _collect(table, int(index), offsets, sizes, parts)
         starts.append(first_row[index] + offsets)
         lengths.append(sizes)
         fragments.append(np.full(len(sizes), index))
-        advance(number + 1, len(chosen))
+        if advance is not None:
+            advance(number + 1, len(chosen))
     return Sample(
         {name: _joined(part) for name, part in zip(table.columns, parts, strict=True)},
         np.concatenate(starts),
@@ -192,14 +196,16 @@ def _chosen_fragments(
     is_remote: bool,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Fragments, each drawn from a part of the table of its own, with equal chance for every row."""
+    """Fragments, each drawn from a part of the table of its own, by rows."""
     usual = min(float(counts.mean()), BLOCK_ROWS)
     most = FEWEST_FRAGMENTS if is_remote else MOST_FRAGMENTS
     wanted = int(np.clip(DECODED * budget / usual, FEWEST_FRAGMENTS, most))
     if wanted >= len(counts):
-        return np.flatnonzero(counts)
+        everything: np.ndarray = np.flatnonzero(counts)
+        return everything
     rows = (np.arange(wanted) + random.random(wanted)) / wanted * first_row[-1]
-    return np.unique(np.searchsorted(first_row, rows, side="right") - 1)
+    chosen: np.ndarray = np.unique(np.searchsorted(first_row, rows, side="right") - 1)
+    return chosen
 
 
 def _reaches(counts: np.ndarray, decoded_rows: int, random: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pymc_streaming.ordering.report import ColumnOrder, OrderReport, RelationOrder
+from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 
 __all__ = ["as_text", "print_report"]
 
@@ -49,10 +49,11 @@ def print_report(report: OrderReport, console: Console) -> None:
     console.print(
         Text(
             "order: columns differ from one part of the table to another, from stretch to stretch "
-            "within fragments, from row to row. deff: variance of the mean of a batch over that of as many random rows (1 = "
-            f"shuffled), for batches of {report.batch_size:,} rows, in order and through a buffer "
-            f"of {report.buffer_size:,} rows. ranges: trend of the row groups' ranges from footers "
-            "(-1 to 1) / overlap of neighbours (0 to 1). lag 1: correlation of neighbouring rows."
+            "within fragments, from row to row. deff: variance of the mean of a batch over that "
+            f"of as many random rows (1 = shuffled), for batches of {report.batch_size:,} rows, "
+            f"in order and through a buffer of {report.buffer_size:,} rows. ranges: trend of the "
+            "row groups' ranges from footers (-1 to 1) / overlap of neighbours (0 to 1). lag 1: "
+            "correlation of neighbouring rows."
         )
     )
     console.print()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -133,7 +134,7 @@ def calibration(predictions: np.ndarray) -> None:
     print("| predicted error, posterior sd | fits | actual, median | 90 % below | above 0.1 |")
     print("| --- | --- | --- | --- | --- |")
     edges = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, np.inf]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = actual[(predicted >= low) & (predicted < high)]
         if len(inside):
             print(

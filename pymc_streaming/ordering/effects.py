@@ -21,8 +21,8 @@ PER_OCTAVE = 2
 MEMORY = 2_000
 #: The part of its steps that a fit averages over.
 AVERAGED_PART = 0.3
-#: The longest stretch that is looked at is this part of a table.
-STRETCHES = 8
+#: Stretches in a period of the slowest wave that they show in full.
+PERIOD = 8
 #: Standard errors that a correlation must exceed to be held against a stream.
 BEYOND_NOISE = 2.0
 
@@ -155,18 +155,22 @@ class Correlogram:
         """Error that the order leaves in the mean of a fit, in posterior standard deviations.
 
         Near its end a fit follows the latest ``2,000 sqrt(batch_size)`` rows: so long it takes
-        Adam, at the last learning rate, to forget. It wanders as stretches of so many rows
-        differ, less where an epoch is shorter than that. Averaging over whole epochs cancels it
-        but for the ends of the average: where the fit came from, and where it has got to.
+        Adam, at the last learning rate, to forget. As stretches of rows differ it wanders, less
+        for those that are shorter than its memory. Averaging over whole epochs cancels it but
+        for the ends of the average: where the fit came from, and where it has got to.
         """
         total = self._pairs.total
         memory = MEMORY * np.sqrt(stream.batch_size)
         averaged = AVERAGED_PART * steps * stream.batch_size
         if averaged >= total:
             averaged -= averaged % total
-        lag = min(memory, total / (2 * np.pi)) / averaged
-        wandering = self.wandering(stream, min(memory, total / STRETCHES))
-        error = np.sqrt(2) * min(1.0, lag) * wandering
+        shortest = max(stream.batch_size, stream.buffer_size or 1)
+        longest = max(shortest, min(memory, total / PERIOD))
+        error = 0.0
+        for stretch in np.geomspace(shortest, longest, 1 + int(np.log2(longest / shortest))):
+            # A wave of the period that has such stretches, through a filter with that memory.
+            lag = min(1.0, min(memory, PERIOD * stretch / (2 * np.pi)) / averaged)
+            error = max(error, np.sqrt(2) * lag * self.wandering(stream, stretch))
         if averaged < total:  # then the average is that of a part of the table
             error = max(error, self.wandering(stream, averaged))
         return float(error)

@@ -101,13 +101,12 @@ def order_report(
     >>> report.verdict, [column.name for column in report.columns if column.ordered]
     ('ordered', ['day'])
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ArgumentError(
-                f"{name} must be a whole number of at least {least}, found {value!r}."
-            )
-    if buffer_size is not None and (isinstance(buffer_size, bool) or buffer_size < 1):
-        raise ArgumentError(f"buffer_size must be a number of rows, found {buffer_size!r}.")
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("buffer_size", 1 if buffer_size is None else buffer_size, 1),
+        ("seed", seed, 0),
+    ):
+        _check_whole_number(name, value, least)
     console = Console(stderr=True)
     visible = progressbar and (console.is_terminal or console.is_jupyter)
     with Progress(console=console, disable=not visible, transient=True) as progress:
@@ -326,6 +325,11 @@ def _column(
         effect,
         judgement.design_effect(evidence, buffered),
     )
+
+
+def _check_whole_number(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ArgumentError(f"{name} must be a whole number of at least {least}, found {value!r}.")
 
 
 def _is_path(value: object) -> bool:

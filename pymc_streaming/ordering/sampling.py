@@ -204,8 +204,8 @@ def _chosen_fragments(
         everything: np.ndarray = np.flatnonzero(counts)
         return everything
     rows = (np.arange(wanted) + random.random(wanted)) / wanted * first_row[-1]
-    chosen: np.ndarray = np.unique(np.searchsorted(first_row, rows, side="right") - 1)
-    return chosen
+    drawn: np.ndarray = np.unique(np.searchsorted(first_row, rows, side="right") - 1)
+    return drawn
 
 
 def _reaches(counts: np.ndarray, decoded_rows: int, random: np.random.Generator) -> np.ndarray:

@@ -82,8 +82,13 @@ class Layout:
         self.not_first = np.flatnonzero(inside)
         self.not_last = self.not_first - 1
         self.pairs = len(self.not_first)
-        _, self.group = np.unique(fragment, return_inverse=True)
-        self.group_rows = np.bincount(self.group, self.length)
+        # A group of very few rows would weigh as much as one of many: it joins its neighbour.
+        self.block = _merged(self.length)
+        self.block_rows = np.bincount(self.block, self.length)
+        first = np.searchsorted(self.block, np.arange(len(self.block_rows)))
+        _, place = np.unique(fragment[first], return_inverse=True)
+        self.group = _merged(np.bincount(place, self.block_rows))[place]
+        self.group_rows = np.bincount(self.group, self.block_rows)
         middle = start + 0.5 * length
         low, high = middle.min(), middle.max()
         position = (middle - low) / (high - low) if high > low else np.zeros(len(middle))
@@ -124,17 +129,39 @@ def run_tests(feature: Feature, layout: Layout) -> list[Test]:
                     float((length * leverage**2).sum()),
                 )
             )
-    by_group = np.stack([np.bincount(layout.group, column) for column in sums.T], axis=1)
+    by_block = _summed(layout.block, sums)
+    by_group = _summed(layout.group, by_block)
     between = float(((by_group**2).sum(axis=1) / layout.group_rows).sum())
-    within = float(((sums**2).sum(axis=1) / length).sum()) - between
-    n_runs, n_groups = len(length), len(layout.group_rows)
+    within = float(((by_block**2).sum(axis=1) / layout.block_rows).sum()) - between
+    n_blocks, n_groups = len(layout.block_rows), len(layout.group_rows)
     if n_groups > 1:
         inverse = float((1 / layout.group_rows).sum())
         tests.append(_quadratic("fragments", between, n_groups - 1, feature, inverse))
-    if n_runs > n_groups:
-        inverse = float((1 / length).sum())
-        tests.append(_quadratic("runs", within, n_runs - n_groups, feature, inverse))
+    if n_blocks > n_groups:
+        inverse = float((1 / layout.block_rows).sum())
+        tests.append(_quadratic("runs", within, n_blocks - n_groups, feature, inverse))
     return tests
+
+
+def _merged(rows: np.ndarray) -> np.ndarray:
+    """Labels for consecutive parts, joined until each has half as many rows as the mean part."""
+    labels = np.zeros(len(rows), np.int64)
+    label, held, least = 0, 0.0, 0.5 * rows.mean()
+    for i, count in enumerate(rows):
+        if held >= least:
+            label, held = label + 1, 0.0
+        labels[i] = label
+        held += count
+    if label and held < least:
+        labels[labels == label] = label - 1
+    return labels
+
+
+def _summed(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows of `values` added up by label; labels ascend."""
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    summed: np.ndarray = np.add.reduceat(values, starts, axis=0)
+    return summed
 
 
 def _quadratic(kind: str, statistic: float, rank: int, feature: Feature, leverage: float) -> Test:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from pymc_streaming.demo import run_demo
 from pymc_streaming.errors import StreamingError
+from pymc_streaming.ordering import order_report
+from pymc_streaming.ordering.show import print_report
 
 __all__ = ["main"]
 
@@ -32,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             run_demo(options.rows, options.seed, options.output)
+        elif options.command == "inspect":
+            _inspect(options)
     except (StreamingError, OSError) as error:
         print(f"pymc-streaming: {error}", file=sys.stderr)
         return 1
@@ -63,7 +70,67 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--output", type=Path, default=Path("demo-output"), help="folder for table and picture"
     )
+    _add_inspect(commands)
     return parser
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="tell whether a table is in random order",
+        description="Look whether the rows of Parquet files are in random order, as streaming "
+        "needs them, from the footers and from a sample of rows. Says which columns follow the "
+        "order, what a fit would make of it, and what to do.",
+        epilog="Examples: pymc-streaming inspect flights.parquet; "
+        "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
+        "pymc-streaming inspect hf://datasets/owner/name --json",
+    )
+    inspect.add_argument("source", metavar="SOURCE", help="file, folder, glob or URL of Parquet")
+    inspect.add_argument("--json", action="store_true", help="print the report as JSON")
+    inspect.add_argument(
+        "--plot", type=Path, metavar="FILE", help="save a picture of the clearest columns"
+    )
+    inspect.add_argument(
+        "--batch-size",
+        type=_whole,
+        default=4096,
+        metavar="ROWS",
+        help="rows of a batch that predictions are for (default: 4096)",
+    )
+    inspect.add_argument(
+        "--buffer-size",
+        type=_whole,
+        metavar="ROWS",
+        help="rows of the shuffle buffer that predictions are for (default: those in 32 MiB)",
+    )
+    inspect.add_argument(
+        "--columns", nargs="+", metavar="NAME", help="columns to look at (default: all)"
+    )
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    report = order_report(
+        options.source,
+        batch_size=options.batch_size,
+        buffer_size=options.buffer_size,
+        columns=options.columns,
+    )
+    if options.plot is not None:
+        from pymc_streaming.ordering.plot import plot_report
+
+        plot_report(report, options.plot)
+        print(f"The picture is in {options.plot}.", file=sys.stderr)
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_report(report, Console(soft_wrap=False))
+
+
+def _whole(text: str) -> int:
+    rows = int(text.replace("_", "").replace(",", ""))
+    if rows < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 row is needed, found {rows:,}")
+    return rows
 
 
 def _rows(text: str) -> int:

@@ -86,11 +86,12 @@ def advise(
     while larger < min(total, LARGEST_BUFFER * buffer_size):
         larger = min(2 * larger, total)
         if judgement.expected_error(Stream(batch_size, larger), steps)[0] < HARMLESS:
+            which = "the whole table" if larger == total else f"{larger:,} rows"
             return Advice(
                 in_order,
                 buffered,
-                f"Raise the buffer to {larger:,} rows (shuffle=True, buffer_size={larger}), or "
-                f"shuffle the table on disk, once: {command}",
+                f"Raise the buffer to {which} (shuffle=True, buffer_size={larger}) if memory "
+                f"allows, or shuffle the table on disk, once: {command}",
             )
     return Advice(
         in_order,

@@ -117,10 +117,21 @@ class Correlogram:
             Rows given out one after the other. Default: a batch.
         """
         length = float(stream.batch_size if stretch is None else stretch)
+        total = self._pairs.total
         if stream.buffer_size is None:
-            return _mean(self._table, self._weights(min(length, self._pairs.total), np.inf))
+            return _mean(self._table, self._weights(min(length, total), np.inf))
         # Rows of a window are in no order: two of a batch are any two of the window.
-        length = max(length, stream.buffer_size)
+        if length > stream.buffer_size:
+            return self._in_window(length)
+        # The last window of an epoch is what is left.
+        rest = total % stream.buffer_size
+        value, error = self._in_window(stream.buffer_size)
+        short, short_error = self._in_window(rest) if rest > length else (value, error)
+        share = rest / total
+        return (1 - share) * value + share * short, (1 - share) * error + share * short_error
+
+    def _in_window(self, length: float) -> tuple[float, float]:
+        """For consecutive rows of fragments in random order."""
         if length >= self._pairs.total:
             return 0.0, 0.0
         if self._pairs.n_fragments == 1:
@@ -131,7 +142,7 @@ class Correlogram:
         whole, _ = _mean(self._fragment, self._weights(rows, np.inf))
         # All rows together have no deviation: what is alike within fragments differs between.
         apart = -(1 / rows + whole) / (self._pairs.n_fragments - 1)
-        return value + (1 - together.sum()) * apart, error
+        return value + float(1 - together.sum()) * apart, error
 
     def design_effect(self, stream: Stream) -> float:
         """Variance of the mean of a batch, over that of as many random rows.

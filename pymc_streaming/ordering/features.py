@@ -23,6 +23,8 @@ KNOTS = 512
 MOST_LEVELS = 24
 #: Whole numbers with no more distinct values than this are looked at as categories too.
 MOST_CODES = 64
+#: Correlation of a product with a factor from which it tells nothing new.
+SAME = 0.999
 #: Levels with a smaller share of the rows are not told apart.
 SMALLEST_SHARE = 1e-3
 
@@ -136,6 +138,9 @@ def product_features(
     for i, first in enumerate(names):
         for second in names[i:]:
             product = _standardised(small[first] * small[second])
+            # The square of a column of two values is the column again.
+            if abs(np.mean(product * small[first])) > SAME:
+                continue
             if product.any():
                 yield (first, second), _scalar("product", product, product, layout, lag=False)[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -86,6 +86,7 @@ class Judgement:
     products: list[Evidence]
     by_footers: dict[str, float]
     sample: Sample
+    _correlograms: dict[tuple[str, ...], list[Correlogram]] = field(default_factory=dict)
 
     @cached_property
     def _pairs(self) -> Pairs:
@@ -93,7 +94,11 @@ class Judgement:
 
     def correlograms(self, evidence: Evidence) -> list[Correlogram]:
         """One for each feature of a column or product."""
-        return [Correlogram(self._pairs, f.sums, f.squares) for f in evidence.features]
+        if evidence.names not in self._correlograms:
+            self._correlograms[evidence.names] = [
+                Correlogram(self._pairs, f.sums, f.squares) for f in evidence.features
+            ]
+        return self._correlograms[evidence.names]
 
     @cached_property
     def ordered(self) -> list[Evidence]:

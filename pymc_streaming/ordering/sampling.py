@@ -19,12 +19,14 @@ __all__ = ["Advance", "Sample", "Table", "draw_sample", "source_table"]
 #: Told how much is done, and how much there is to do.
 Advance = Callable[[int, int], None]
 
+#: Values looked at, rows times columns, in a small table or a narrow one: 32 MiB of float64. And
+#: the most in any.
+LEAST_VALUES, MOST_VALUES = 2**22, 2**23
 #: Rows looked at: this many, or this share of a large table, and never more than the last.
 LEAST_ROWS, SHARE, MOST_ROWS = 250_000, 0.03, 1_000_000
-#: Values looked at, rows times columns: 64 MiB of float64.
-MOST_VALUES = 2**23
-#: Rows decoded for each row looked at: those before it in its fragment come with it.
-DECODED = 4
+#: Rows decoded for each row looked at, since those before it in its fragment come with it; or as
+#: many as hold so many values, where that is more.
+DECODED, DECODED_VALUES = 2, 2**23
 #: What a source usually decodes at least, when it is asked for the first row of a fragment.
 BLOCK_ROWS = 65_536
 FEWEST_FRAGMENTS, MOST_FRAGMENTS = 8, 128
@@ -159,8 +161,9 @@ def draw_sample(
     total = int(first_row[-1])
     budget = min(total, _row_budget(total, len(table.columns)))
     run = int(np.clip(budget // 1024, SHORTEST_RUN, LONGEST_RUN))
-    chosen = _chosen_fragments(counts, first_row, budget, table.is_remote, random)
-    reach = _reaches(counts[chosen], DECODED * budget, random)
+    decoded_rows = max(DECODED * budget, DECODED_VALUES // len(table.columns))
+    chosen = _chosen_fragments(counts, first_row, decoded_rows, table.is_remote, random)
+    reach = _reaches(counts[chosen], decoded_rows, random)
     share = budget * reach / reach.sum()
     starts, lengths, fragments = [], [], []
     parts: list[list[Any]] = [[] for _ in table.columns]
@@ -185,21 +188,22 @@ def draw_sample(
 
 
 def _row_budget(total: int, n_columns: int) -> int:
-    rows = min(max(LEAST_ROWS, int(SHARE * total)), MOST_ROWS)
+    rows = max(LEAST_ROWS, LEAST_VALUES // n_columns, int(SHARE * total))
+    rows = min(rows, MOST_ROWS)
     return max(1, min(rows, MOST_VALUES // n_columns))
 
 
 def _chosen_fragments(
     counts: np.ndarray,
     first_row: np.ndarray,
-    budget: int,
+    decoded_rows: int,
     is_remote: bool,
     random: np.random.Generator,
 ) -> np.ndarray:
     """Fragments, each drawn from a part of the table of its own, by rows."""
     usual = min(float(counts.mean()), BLOCK_ROWS)
     most = FEWEST_FRAGMENTS if is_remote else MOST_FRAGMENTS
-    wanted = int(np.clip(DECODED * budget / usual, FEWEST_FRAGMENTS, most))
+    wanted = int(np.clip(decoded_rows / usual, FEWEST_FRAGMENTS, most))
     if wanted >= len(counts):
         everything: np.ndarray = np.flatnonzero(counts)
         return everything
@@ -211,7 +215,7 @@ def _chosen_fragments(
 def _reaches(counts: np.ndarray, decoded_rows: int, random: np.random.Generator) -> np.ndarray:
     """How many rows of each chosen fragment may be decoded."""
     even = max(BLOCK_ROWS, decoded_rows // len(counts))
-    reach = np.minimum(counts, even)
+    reach: np.ndarray = np.minimum(counts, even)
     deep = random.permutation(len(counts))[:2]
     reach[deep] = np.minimum(counts[deep], max(even, decoded_rows // 2))
     return reach

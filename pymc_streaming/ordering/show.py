@@ -22,8 +22,8 @@ SCALES = {
     "neighbours": "row",
 }
 
-#: Columns without a finding that are listed one by one.
-MOST_ROWS = 40
+#: Columns, and relations, that are listed one by one.
+MOST_COLUMNS, MOST_RELATIONS = 40, 5
 
 
 def as_text(report: OrderReport, width: int = 80) -> str:
@@ -43,9 +43,13 @@ def print_report(report: OrderReport, console: Console) -> None:
         console.print(Text(f"The files say they are sorted by {declared} (not used as evidence)."))
     console.print()
     console.print(_table(report))
-    hidden = len(report.columns) - MOST_ROWS
-    if hidden > 0:
-        console.print(Text(f"and {hidden:,} more columns"))
+    hidden = {
+        "columns": len(report.columns) - MOST_COLUMNS,
+        "relations that follow the order": len(report.relations) - MOST_RELATIONS,
+    }
+    more = [f"{count:,} more {what}" for what, count in hidden.items() if count > 0]
+    if more:
+        console.print(Text(f"and {', '.join(more)}"))
     console.print(
         Text(
             "order: columns differ from one part of the table to another, from stretch to stretch "
@@ -96,9 +100,9 @@ def _table(report: OrderReport) -> Table:
     found = [column for column in columns if column.ordered]
     for column in found:
         table.add_row(*_column_cells(column))
-    for relation in report.relations[:10]:
+    for relation in report.relations[:MOST_RELATIONS]:
         table.add_row(*_relation_cells(relation))
-    for column in columns[len(found) : MOST_ROWS]:
+    for column in columns[len(found) : MOST_COLUMNS]:
         table.add_row(*_column_cells(column))
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,9 +11,11 @@ import numpy as np
 
 from pymc_streaming.ordering.effects import Correlogram, Pairs, Stream
 from pymc_streaming.ordering.features import (
+    ColumnFeatures,
     TestedFeature,
     column_features,
-    product_features,
+    product_feature,
+    product_tests,
 )
 from pymc_streaming.ordering.footers import ColumnRanges
 from pymc_streaming.ordering.sampling import Advance, Sample, Table, draw_sample
@@ -160,25 +163,28 @@ def judge(
     sample = draw_sample(table, seed, n_rows, advance)
     layout = Layout(sample.start, sample.length, sample.fragment)
     random = np.random.default_rng([seed, 1])
-    columns: dict[str, Evidence] = {}
-    scores: dict[str, np.ndarray] = {}
-    for name, array in sample.columns.items():
-        found = column_features(array, layout, random)
-        columns[name] = Evidence((name,), found.features, found.lag, 1.0, (), found.values)
-        if found.scores is not None and len(scores) < MOST_FACTORS:
-            scores[name] = found.scores
-    _adjust(list(columns.values()), COLUMN_LEVEL)
+    found = {name: column_features(a, layout, random) for name, a in sample.columns.items()}
+    n_tests = sum(len(f.tests) for column in found.values() for f in column.features)
+    columns = {
+        name: _evidence((name,), column.features, n_tests, COLUMN_LEVEL, column)
+        for name, column in found.items()
+    }
+    scores = {name: c.scores for name, c in found.items() if c.scores is not None}
+    scores = dict(itertools.islice(scores.items(), MOST_FACTORS))
+    tests = dict(product_tests(scores, layout))
+    n_tests = sum(map(len, tests.values()))
     products = [
-        Evidence(names, [feature], 0.0, 1.0, ())
-        for names, feature in product_features(scores, layout)
+        _evidence((first, second), [feature], n_tests, PRODUCT_LEVEL)
+        for (first, second), made in tests.items()
+        if min((t.p_value for t in made), default=1.0) * n_tests < PRODUCT_LEVEL
+        for feature in [product_feature(scores[first], scores[second], made, layout)]
     ]
-    _adjust(products, PRODUCT_LEVEL)
     by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}
     judgement = Judgement(
         "unknown",
         "",
         columns,
-        sorted((e for e in products if e.kinds), key=lambda e: e.p_value),
+        sorted(products, key=lambda e: e.p_value),
         by_footers,
         sample,
     )
@@ -186,14 +192,24 @@ def judge(
     return judgement
 
 
-def _adjust(family: list[Evidence], level: float) -> None:
-    """Bonferroni's correction over all tests of a family."""
-    n_tests = sum(len(f.tests) for evidence in family for f in evidence.features)
-    for evidence in family:
-        tests = [test for f in evidence.features for test in f.tests]
-        evidence.p_value = min([1.0, *(test.p_value * n_tests for test in tests)])
-        found = [test.kind for test in tests if test.p_value * n_tests < level]
-        evidence.kinds = tuple(dict.fromkeys(found))
+def _evidence(
+    names: tuple[str, ...],
+    features: list[TestedFeature],
+    n_tests: int,
+    level: float,
+    column: ColumnFeatures | None = None,
+) -> Evidence:
+    """With Bonferroni's correction over all tests of the family."""
+    tests = [test for feature in features for test in feature.tests]
+    kinds = [test.kind for test in tests if test.p_value * n_tests < level]
+    return Evidence(
+        names,
+        features,
+        0.0 if column is None else column.lag,
+        min([1.0, *(test.p_value * n_tests for test in tests)]),
+        tuple(dict.fromkeys(kinds)),
+        None if column is None else column.values,
+    )
 
 
 def _verdict(judgement: Judgement) -> tuple[str, str]:

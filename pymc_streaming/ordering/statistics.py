@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 __all__ = ["Feature", "Layout", "Test", "lag_test", "quadratic_tail", "run_tests"]
 
@@ -179,7 +179,7 @@ def quadratic_tail(statistic: float, freedom: int, excess: float, leverage: floa
     """
     variance = 2.0 * freedom + max(excess, 0.0) * leverage
     scale = variance / freedom
-    return float(stats.gamma.sf(statistic, freedom / scale, scale=scale))
+    return float(special.gammaincc(freedom / scale, max(statistic, 0.0) / scale))
 
 
 def lag_test(

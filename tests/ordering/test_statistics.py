@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pymc_streaming.ordering.features import column_features, product_features
+from pymc_streaming.ordering.features import column_features, product_tests
 from pymc_streaming.ordering.statistics import Feature, Layout, lag_test, quadratic_tail, run_tests
 
 
@@ -150,8 +150,8 @@ def test_a_relation_that_drifts_shows_in_the_product_only():
         assert min(t.p_value for f in found.features for t in f.tests) > 1e-4
         scores[name] = found.scores
     p = {
-        names: {test.kind: test.p_value for test in feature.tests}
-        for names, feature in product_features(scores, layout)
+        names: {test.kind: test.p_value for test in tests}
+        for names, tests in product_tests(scores, layout)
     }
     assert p["x", "y"]["trend"] < 1e-12
     assert p["x", "x"]["trend"] > 1e-4
@@ -166,3 +166,22 @@ def test_scores_are_the_same_for_any_increasing_map(seed, scale, shift):
         for v in (values, np.exp(scale * values + shift))
     )
     np.testing.assert_allclose(one, other, atol=0.05)
+
+
+def test_products_are_tested_as_if_each_were_a_column():
+    layout = layout_of()
+    rng = np.random.default_rng(0)
+    scores = {
+        name: column_features(rng.exponential(size=6_400), layout, rng).scores for name in "abc"
+    }
+    tests = dict(product_tests(scores, layout))
+    assert set(tests) == {(a, b) for a in "abc" for b in "abc" if a <= b}
+    for (first, second), made in tests.items():
+        expected = p_values(standardised(scores[first] * scores[second]), layout)
+        assert {test.kind: test.p_value for test in made} == pytest.approx(expected)
+
+
+def test_the_square_of_a_column_of_two_values_is_not_tested():
+    layout = layout_of()
+    scores = column_features(rare(np.random.default_rng(0), 6_400), layout, None).scores
+    assert list(product_tests({"x": scores}, layout)) == []

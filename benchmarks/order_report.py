@@ -2,9 +2,10 @@
 
     python -m benchmarks.order_report --tables 200
 
-Three tables: false alarms on shuffled tables; misses on tables in an order that matters, where a
+Four tables: false alarms on shuffled tables; misses on tables in an order that matters, where a
 replica of the trainer is off by more than 0.1 posterior standard deviations beyond what it is on
-the same rows shuffled; and the predicted error against that of the replica.
+the same rows shuffled; the predicted error against that of the replica; and both against the
+trainer itself.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pymc as pm
 
 import benchmarks
 from benchmarks.ordering_tables import (
     KINDS,
     Ordered,
+    exact,
     ordered_table,
     replica_error,
     shuffled_table,
 )
-from pymc_streaming import OrderReport, order_report
+from pymc_streaming import DataLoader, OrderReport, Trainer, order_report, parquet_source
 
 MATTERS = 0.1
 
@@ -144,18 +147,67 @@ def calibration(predictions: np.ndarray) -> None:
     print(flush=True)
 
 
+def confirmation(n_tables: int, seed: int) -> None:
+    """The replica against the trainer itself, on the same rows in the same kinds of order."""
+    print("| order | rows | batch | read | predicted | replica | trainer |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for number in range(n_tables):
+        rng = np.random.default_rng([seed, 3, number])
+        table = ordered_table(rng, KINDS[number % len(KINDS)], (0.1, 0.5), (100_000, 300_000))
+        mode, sd = exact(table)
+        source = pa.table(table.columns)
+        for buffer in (None, small_buffer(table), len(table.y)):
+            report, _ = reported(source, table.fragment_rows)
+            assert report.judgement is not None
+            predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
+            fitted = fit(table, buffer)
+            words = {None: "in order", len(table.y): "shuffled"}.get(buffer, f"buffer {buffer:,}")
+            print(
+                f"| {table.kind}, {table.family} | {len(table.y):,} | {table.batch_size:,} "
+                f"| {words} | {predicted:.2f} | {replica_error(table, buffer, 0):.2f} "
+                f"| {np.abs((fitted - mode) / sd).max():.2f} |",
+                flush=True,
+            )
+    print()
+
+
+def fit(table: Ordered, buffer_size: int | None) -> np.ndarray:
+    """The mean that the trainer finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        pq.write_table(pa.table(table.columns), path, row_group_size=table.fragment_rows)
+        options = {} if buffer_size is None else {"shuffle": True, "buffer_size": buffer_size}
+        loader = DataLoader(parquet_source(path), table.batch_size, seed=0, **options)
+        with pm.Model() as model:
+            b = pm.Normal("b", 0.0, 1.0, shape=3)
+            rows = pm.Data("batch", loader.placeholder())
+            eta = b[0] + rows[:, 0] * b[1] + rows[:, 1] * b[2]
+            if table.family == "linear":
+                pm.Normal("y", eta, 1.0, observed=rows[:, 2], total_size=len(loader))
+            else:
+                pm.Bernoulli("y", logit_p=eta, observed=rows[:, 2], total_size=len(loader))
+        trainer = Trainer(
+            "advi", loader, model=model, random_seed=0, on_ordered="ignore", progressbar=False
+        )
+        mean: np.ndarray = trainer.fit(table.steps).mean.eval()
+        return mean
+
+
 def main() -> None:
     """Make tables, judge them, fit them, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["false-alarms", "misses"])
+    parser.add_argument("--fits", type=int, default=4, help="tables for the trainer itself")
+    parser.add_argument("--only", choices=["false-alarms", "misses", "fits"])
     options = parser.parse_args()
     print(benchmarks.conditions())
-    if options.only != "misses":
+    if options.only in (None, "false-alarms"):
         false_alarms(options.tables, options.seed)
-    if options.only != "false-alarms":
+    if options.only in (None, "misses"):
         misses(options.tables, options.seed)
+    if options.only in (None, "fits"):
+        confirmation(options.fits, options.seed)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,13 @@ KINDS = ("sorted", "blocks", "drift", "relation", "season", "within")
 
 
 def ordered_table(
-    rng: np.random.Generator, kind: str, strengths: tuple[float, float] = (0.01, 1.0)
+    rng: np.random.Generator,
+    kind: str,
+    strengths: tuple[float, float] = (0.01, 1.0),
+    sizes: tuple[int, int] = (5_000, 1_000_000),
 ) -> Ordered:
     """A linear or logistic regression, the rows of which follow an order of this kind."""
-    n = int(np.exp(rng.uniform(np.log(5_000), np.log(1_000_000))))
+    n = int(np.exp(rng.uniform(*np.log(sizes))))
     strength = float(np.exp(rng.uniform(*np.log(strengths))))
     fragment_rows = n // int(rng.integers(8, 60))
     family = str(rng.choice(["linear", "logistic"]))

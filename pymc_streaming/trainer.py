@@ -279,7 +279,7 @@ class Trainer:
         if self.on_ordered == "ignore" or loader.source.is_shuffled or whole:
             return
         try:
-            judgement, _ = judge_source(loader.source)
+            judgement, _ = judge_source(loader.source, loader.total_size)
         except SourceError:  # which the fit meets where it stands, and keeps what it has until then
             return
         message = warning_about(

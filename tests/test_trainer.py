@@ -461,7 +461,7 @@ def drifting(n: int = 120_000) -> np.ndarray:
     return np.linspace(-1.0, 1.0, n) + rng.normal(size=n)
 
 
-def never(*arguments):
+def never(*arguments, **options):
     raise AssertionError("nothing is to be looked at")
 
 

@@ -125,13 +125,27 @@ def order_report(
 
 def judge_source(
     source: IterableDataset,
+    n_rows: int | None = None,
     seed: int = 0,
     advance: Advance | None = None,
 ) -> tuple[Judgement, Footers | None]:
-    """The judgement on what the batches of a source are, and the footers it rests on."""
+    """The judgement on what the batches of a source are, and the footers it rests on.
+
+    Parameters
+    ----------
+    source : IterableDataset
+        What is looked at.
+    n_rows : int, optional
+        Its rows, where it does not know them itself.
+    seed : int, default 0
+        Seed of the places that are looked at.
+    advance : callable, optional
+        Told the fragments read, and all that are to be.
+    """
     footers = _own_footers(source)
     ranges = {} if footers is None else footers.ranges
-    return judge(source_table(source), ranges, seed, source.n_rows, advance), footers
+    known = source.n_rows if n_rows is None else n_rows
+    return judge(source_table(source), ranges, seed, known, advance), footers
 
 
 def place_of(source: IterableDataset) -> str | None:
@@ -174,7 +188,7 @@ def _of_source(
     if source.is_shuffled:
         reason = "A manifest says that the rows were put in uniformly random order."
         return _shuffled(facts, reason, batch_size, buffer_size)
-    judgement, footers = judge_source(source, seed, advance)
+    judgement, footers = judge_source(source, seed=seed, advance=advance)
     if footers is not None:
         facts.add(footers, len(source.files))  # type: ignore[attr-defined]
     return _report(facts, judgement, batch_size, buffer_size, place_of(source))

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from pymc_streaming.sources import IterableDataset
 from pymc_streaming.sources.columns import decoded
+from pymc_streaming.sources.generator import GeneratorSource
+from pymc_streaming.sources.parquet import ParquetSource
 
 __all__ = ["Advance", "Sample", "Table", "draw_sample", "source_table"]
 
@@ -27,6 +29,8 @@ LEAST_ROWS, SHARE, MOST_ROWS = 250_000, 0.03, 1_000_000
 #: Rows decoded for each row looked at, since those before it in its fragment come with it; or as
 #: many as hold so many values, where that is more.
 DECODED, DECODED_VALUES = 2, 2**23
+#: Rows read of a source that begins at its beginning every time.
+SEQUENTIAL_ROWS = 100_000
 #: What a source usually decodes at least, when it is asked for the first row of a fragment.
 BLOCK_ROWS = 65_536
 FEWEST_FRAGMENTS, MOST_FRAGMENTS = 8, 128
@@ -48,12 +52,15 @@ class Table:
         arrays, one for each of `columns`.
     is_remote : bool, default False
         Whether opening a fragment is slow, so that few should be.
+    is_sequential : bool, default False
+        Whether rows are made one after the other, so that only the first are cheap.
     """
 
     counts: Sequence[int | None]
     columns: tuple[str, ...]
     read: Callable[[int], Iterator[Sequence[Any]]]
     is_remote: bool = False
+    is_sequential: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ def source_table(source: IterableDataset) -> Table:
         [fragment.n_rows for fragment in source.fragments],
         tuple(labels[n] for n in kept),
         read,
-        is_remote=getattr(source, "is_remote", False),
+        is_remote=isinstance(source, ParquetSource) and source.is_remote,
+        is_sequential=isinstance(source, GeneratorSource),
     )
 
 
@@ -154,7 +162,7 @@ def draw_sample(
         Told the fragments read, and all that are to be.
     """
     random = np.random.default_rng(seed)
-    if None in table.counts:
+    if table.is_sequential or None in table.counts:
         return _from_the_beginning(table, n_rows)
     counts = np.array(table.counts, dtype=np.int64)
     first_row = np.concatenate([[0], np.cumsum(counts)])
@@ -253,7 +261,7 @@ def _collect(
 
 def _from_the_beginning(table: Table, n_rows: int | None) -> Sample:
     """All there is of the first fragments, until the budget is spent."""
-    budget = _row_budget(0, len(table.columns))
+    budget = min(SEQUENTIAL_ROWS, _row_budget(0, len(table.columns)))
     parts: list[list[Any]] = [[] for _ in table.columns]
     starts, lengths, fragments = [], [], []
     seen, ended = 0, True

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymc_streaming import ArraySpec, Fragment, IterableDataset, array_source
+from pymc_streaming import (
+    ArraySpec,
+    Fragment,
+    IterableDataset,
+    array_source,
+    errors,
+    generator_source,
+)
 from pymc_streaming.ordering import sampling
 from pymc_streaming.ordering.sampling import Table, draw_sample, source_table
 
@@ -97,6 +104,23 @@ def test_fragments_of_unknown_length_are_read_from_the_beginning(small_budgets):
     whole = draw_sample(numbered([None, None], [900, 500]), 0)
     np.testing.assert_array_equal(whole.columns["row"], np.arange(1_400))
     assert whole.n_rows == 1_400
+
+
+def test_of_a_generator_only_the_beginning_is_made(monkeypatch):
+    monkeypatch.setattr(sampling, "SEQUENTIAL_ROWS", 1_000)
+    made = []
+
+    def blocks():
+        for start in range(0, 10_000, 100):
+            made.append(start)
+            yield np.arange(start, start + 100.0)
+
+    with pytest.warns(errors.RowCountWarning):
+        source = generator_source(blocks)
+    made.clear()
+    sample = draw_sample(source_table(source), 0, source.n_rows)
+    assert (sample.rows, sample.n_rows, sample.deepest) == (1_000, 10_000, 0.0)
+    assert len(made) == 10
 
 
 def test_a_buffer_that_is_used_again_is_copied():

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pymc_streaming.loader import DataLoader, shuffle_buffer
+from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
 from pymc_streaming.progress import History
 from pymc_streaming.shuffling import preshuffle
 from pymc_streaming.sources import (
@@ -27,15 +28,19 @@ __version__ = "0.1.0"
 __all__ = [
     "AnnealedAdam",
     "ArraySpec",
+    "ColumnOrder",
     "DataLoader",
     "Fragment",
     "History",
     "IterableDataset",
     "Manifest",
+    "OrderReport",
+    "RelationOrder",
     "Trainer",
     "array_source",
     "arrow_source",
     "generator_source",
+    "order_report",
     "parquet_source",
     "preshuffle",
     "shuffle_buffer",

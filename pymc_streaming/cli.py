@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from pymc_streaming.demo import run_demo
 from pymc_streaming.errors import StreamingError
+from pymc_streaming.ordering import order_report
+from pymc_streaming.ordering.show import print_report
 from pymc_streaming.shuffling import preshuffle
 from pymc_streaming.sources import Manifest
 
@@ -53,10 +58,64 @@ def _parser() -> argparse.ArgumentParser:
         "Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_inspect(commands)
     _add_shuffle(commands)
     _add_verify(commands)
     _add_demo(commands)
     return parser
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="tell whether a table is in random order",
+        description="Look whether the rows of Parquet files are in random order, as streaming "
+        "needs them, from the footers and from a sample of rows. Says which columns follow the "
+        "order, what a fit would make of it, and what to do.",
+        epilog="Examples: pymc-streaming inspect flights.parquet; "
+        "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
+        "pymc-streaming inspect hf://datasets/owner/name --json",
+    )
+    inspect.add_argument("source", metavar="SOURCE", help="file, folder, glob or URL of Parquet")
+    inspect.add_argument("--json", action="store_true", help="print the report as JSON")
+    inspect.add_argument(
+        "--plot", type=Path, metavar="FILE", help="save a picture of the clearest columns"
+    )
+    inspect.add_argument(
+        "--batch-size",
+        type=_whole,
+        default=4096,
+        metavar="ROWS",
+        help="rows of a batch that predictions are for (default: 4096)",
+    )
+    inspect.add_argument(
+        "--buffer-size",
+        type=_whole,
+        metavar="ROWS",
+        help="rows of the shuffle buffer that predictions are for (default: those in 32 MiB)",
+    )
+    inspect.add_argument(
+        "--columns", nargs="+", metavar="NAME", help="columns to look at (default: all)"
+    )
+    inspect.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    report = order_report(
+        options.source,
+        batch_size=options.batch_size,
+        buffer_size=options.buffer_size,
+        columns=options.columns,
+    )
+    if options.plot is not None:
+        from pymc_streaming.ordering.plot import plot_report
+
+        plot_report(report, options.plot)
+        print(f"The picture is in {options.plot}.", file=sys.stderr)
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_report(report, Console(soft_wrap=False))
 
 
 def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,10 +149,10 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     shuffle.add_argument(
         "--columns",
-        metavar="NAMES",
-        type=_names,
+        metavar="NAME",
+        nargs="+",
         default=argparse.SUPPRESS,
-        help="columns to keep, with commas between them (default: all)",
+        help="columns to keep, in this order (default: all)",
     )
     shuffle.add_argument(
         "--dtype",
@@ -189,8 +248,11 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=lambda options: run_demo(options.rows, options.seed, options.output))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
+def _whole(text: str) -> int:
+    rows = int(text.replace("_", "").replace(",", ""))
+    if rows < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 row is needed, found {rows:,}")
+    return rows
 
 
 def _rows(text: str) -> int:

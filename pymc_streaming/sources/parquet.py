@@ -267,6 +267,16 @@ class ParquetSource(IterableDataset):
             f"{_in_words(list(self._files.values()))}; {described(self.layout)}>"
         )
 
+    @property
+    def files(self) -> list[DataFile]:
+        """The files, in the order in which they are read."""
+        return list(self._files.values())
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a file is behind a network, so that opening it takes long."""
+        return not all(file.is_local for file in self._files.values())
+
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one row group in blocks of at most 65,536 rows."""
         for batch in self._batches(fragment, self._plan.names):

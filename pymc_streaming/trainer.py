@@ -15,8 +15,17 @@ from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.arguments import whole_number
-from pymc_streaming.errors import ArgumentError, FitError, NotConvergedWarning
+from pymc_streaming.errors import (
+    ArgumentError,
+    FitError,
+    NotConvergedWarning,
+    OrderedDataError,
+    OrderedDataWarning,
+    SourceError,
+)
 from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.ordering.advice import warning_about
+from pymc_streaming.ordering.report import judge_source, place_of
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.checks import check_model
@@ -72,6 +81,9 @@ class Trainer:
         PyTensor backend. Default: PyTensor's own.
     compile_kwargs : mapping, optional
         Passed to ``pytensor.function``.
+    on_ordered : {"error", "warn", "ignore"}, default "warn"
+        What to do when the rows are in a meaningful order, and the loader's buffer cannot undo
+        it; looked at before the first fit, unless the buffer holds the whole table.
     progressbar : bool, default True
         Show progress, where there is a terminal.
 
@@ -119,10 +131,15 @@ class Trainer:
         random_seed: int | np.random.Generator | None = None,
         backend: str | None = None,
         compile_kwargs: Mapping[str, Any] | None = None,
+        on_ordered: str = "warn",
         progressbar: bool = True,
     ) -> None:
         if method not in GUIDES:
             raise ArgumentError(f"method must be one of {sorted(GUIDES)}, found {method!r}.")
+        if on_ordered not in ("error", "warn", "ignore"):
+            raise ArgumentError(
+                f"on_ordered must be 'error', 'warn' or 'ignore', found {on_ordered!r}."
+            )
         if not isinstance(dataloader, DataLoader):
             raise ArgumentError(
                 f"dataloader must be a DataLoader, found {type(dataloader).__name__}. "
@@ -156,6 +173,7 @@ class Trainer:
                 "There is no model: pass model=, or make the Trainer inside the `with` block."
             ) from error
         self.optimizer = AnnealedAdam() if optimizer is None else optimizer
+        self.on_ordered = on_ordered
         self.progressbar = progressbar
         self.approximation: Approximation | None = None
         self._random = np.random.default_rng(random_seed)
@@ -197,6 +215,8 @@ class Trainer:
         ------
         ModelError
             If streaming this model would give a wrong posterior.
+        OrderedDataError
+            If the order of the rows would, and `on_ordered` is "error".
         PlaceholderError
             If batches and ``pm.Data`` do not fit.
         NonFiniteError
@@ -209,12 +229,16 @@ class Trainer:
 
         Warns
         -----
+        OrderedDataWarning
+            If the order of the rows would give a wrong posterior, before anything is compiled.
         NotConvergedWarning
             If parameters still moved at the end, steadily one way or by many posterior
             standard deviations.
         """
         n = whole_number("n", n)
         loader = self.dataloader
+        if self._step is None:
+            self._check_order(n)
         with (
             FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
             loader.stream(self._position) as stream,
@@ -247,6 +271,25 @@ class Trainer:
 
     def _model_variables(self) -> list[Any]:
         return [*self.model.basic_RVs, *self.model.potentials]
+
+    def _check_order(self, n: int) -> None:
+        """Warn, or refuse, where batches would be no fair sample of the table."""
+        loader = self.dataloader
+        whole = loader.buffer_size is not None and loader.buffer_size >= loader.total_size
+        if self.on_ordered == "ignore" or loader.source.is_shuffled or whole:
+            return
+        try:
+            judgement, _ = judge_source(loader.source, loader.total_size)
+        except SourceError:  # which the fit meets where it stands, and keeps what it has until then
+            return
+        message = warning_about(
+            judgement, loader.batch_size, loader.buffer_size, n, place_of(loader.source)
+        )
+        if message is None:
+            return
+        if self.on_ordered == "error":
+            raise OrderedDataError(message)
+        warnings.warn(message, OrderedDataWarning, stacklevel=3)
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
         """Check the model on the first batch, then compile."""

@@ -1,22 +1,35 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pymc_streaming import cli, demo
 
 
 def test_help_teaches(capsys):
-    for arguments in (["--help"], ["demo", "--help"]):
+    for arguments in (["--help"], ["demo", "--help"], ["inspect", "--help"]):
         with pytest.raises(SystemExit, match="0"):
             cli.main(arguments)
     text = capsys.readouterr().out
-    for word in ("--rows", "--seed", "--output", "Exit status", "2000000", "Example"):
+    for word in ("--rows", "--seed", "--output", "Exit status", "2000000", "Example",
+                 "inspect", "--json", "--plot", "--columns", "4096"):  # fmt: skip
         assert word in text
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["unknown"], ["demo", "--rows", "ten"], ["demo", "--rows", "10"]]
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["demo", "--rows", "ten"],
+        ["demo", "--rows", "10"],
+        ["inspect"],
+        ["inspect", "t.parquet", "--batch-size", "0"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -58,3 +71,40 @@ def test_the_table_is_the_same_for_the_same_seed(tmp_path):
     a, b, c = ((tmp_path / name / "part-0000.parquet").read_bytes() for name in "abc")
     assert a == b
     assert a != c
+
+
+@pytest.fixture
+def by_day(tmp_path):
+    path = tmp_path / "by day.parquet"
+    noise = np.random.default_rng(0).normal(size=30_000)
+    table = pa.table({"a_day_with_a_long_name": np.arange(30_000) // 300, "noise": noise})
+    pq.write_table(table, path, row_group_size=3_000)
+    return path
+
+
+def test_inspect(by_day, capsys):
+    assert cli.main(["inspect", str(by_day)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("ORDERED")
+    assert "a_day_with_a_long_name" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert err == ""
+
+
+def test_inspect_as_json_with_a_picture(by_day, tmp_path, capsys):
+    picture = tmp_path / "order.png"
+    arguments = ["--json", "--plot", str(picture), "--columns", "noise", "--batch-size", "1_000"]
+    assert cli.main(["inspect", str(by_day), *arguments]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["verdict"], report["batch_size"]) == ("shuffled", 1_000)
+    assert [column["name"] for column in report["columns"]] == ["noise"]
+    assert "order.png" in err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_what_is_not_there(tmp_path, capsys):
+    assert cli.main(["inspect", str(tmp_path / "no.parquet")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no.parquet" in err

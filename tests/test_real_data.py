@@ -77,7 +77,8 @@ def test_with_a_transform_it_agrees_with_scikit_learn():
 def test_sorted_flights_through_a_shuffle_buffer():
     """Three million rows sorted by date, a third of them in the buffer at a time."""
     mode, curvature, count = flights.exact_mode(FLIGHTS)
-    mean, sd, *_ = flights.streamed(FLIGHTS, 12_000, 4096, 1_000_000, seed=0)
+    with pytest.warns(errors.OrderedDataWarning, match=r"pymc-streaming shuffle .*flights-3m"):
+        mean, sd, *_ = flights.streamed(FLIGHTS, 12_000, 4096, 1_000_000, seed=0)
     assert np.abs(mean - mode)[1:6].max() < 0.02
     total = np.abs(mean[0] + mean[6:] - mode[0] - mode[6:])
     assert total[count > 5_000].max() < 0.02

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pymc as pm
 import pytest
 
-from pymc_streaming import DataLoader, Trainer, parquet_source, shuffle_buffer
+from pymc_streaming import DataLoader, Trainer, parquet_source, preshuffle, shuffle_buffer
 from tests.models import logistic_newton
 
 N = 100_000
 
 
 def write(folder, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shuffled shards of features and a label; the exact mode and precision."""
+    """Shards of features and a label; the exact mode and precision."""
     folder.mkdir()
     columns = {f"x{i}": column for i, column in enumerate(X.T)} | {"y": y.astype(np.int8)}
     table = pa.table(columns)
@@ -81,8 +81,10 @@ def test_seed_003(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(N, 3))
     y = rng.random(N) < 1 / (1 + np.exp(-(0.2 + X @ [0.5, -0.3, 1.0])))
-    reference = write(tmp_path / "shuffled", X, y)
+    ordered = np.argsort(X[:, 2])  # as time orders a book
+    reference = write(tmp_path / "recorded", X[ordered], y[ordered])
     monkeypatch.chdir(tmp_path)
+    preshuffle("recorded/", "shuffled/", seed=0)
     # Pre-shuffle once on disk, then stream shuffled minibatches:
     ds = DataLoader(
         shuffle_buffer(

@@ -4,6 +4,8 @@ import threading
 import warnings
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -19,6 +21,7 @@ from pymc_streaming import (
     Trainer,
     errors,
     generator_source,
+    parquet_source,
 )
 from tests.models import KNOWN, conjugate_normal, correlated_linear
 
@@ -228,6 +231,7 @@ def test_pymc_optimizers():
         {"optimizer": "adam"},
         {"optimizer": AnnealedAdam},
         {"backend": "fortran"},
+        {"on_ordered": "shout"},
     ],
 )
 def test_arguments_that_cannot_be_meant(options):
@@ -450,3 +454,68 @@ def test_silent_without_a_terminal(capfd):
     small_trainer(progressbar=True).fit(20)
     output = capfd.readouterr()
     assert output.out == output.err == ""
+
+
+def drifting(n: int = 120_000) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.linspace(-1.0, 1.0, n) + rng.normal(size=n)
+
+
+def never(*arguments, **options):
+    raise AssertionError("nothing is to be looked at")
+
+
+def order_trainer(y, n_buffer=None, shuffle=True, size=2_000, **options) -> Trainer:
+    buffer = {"buffer_size": n_buffer} if n_buffer is not None else {}
+    loader = DataLoader(Recording(y, size), 500, shuffle=shuffle, seed=0, **buffer)
+    return small_trainer(loader, **options)
+
+
+@pytest.mark.parametrize(
+    ("buffer_size", "shuffle", "how"),
+    [(6_000, True, "mixed in a buffer of 6,000 rows"), (None, False, "read in order")],
+)
+def test_ordered_rows_are_a_warning_once(buffer_size, shuffle, how):
+    trainer = order_trainer(drifting(), buffer_size, shuffle)
+    with pytest.warns(errors.OrderedDataWarning, match=how) as caught:
+        trainer.fit(2)
+    (message,) = [str(w.message) for w in caught if w.category is errors.OrderedDataWarning]
+    assert "column 'y'" in message
+    assert "pymc-streaming shuffle SOURCE OUTPUT --seed 0" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", errors.OrderedDataWarning)
+        trainer.fit(2)
+
+
+def test_ordered_rows_can_be_an_error_before_anything_is_compiled():
+    trainer = order_trainer(drifting(), 6_000, on_ordered="error")
+    trainer._prepare = never
+    with pytest.raises(errors.OrderedDataError, match="column 'y'"):
+        trainer.fit(2)
+    assert trainer.approximation is None
+
+
+def test_nothing_is_looked_at_where_nothing_can_be_wrong(monkeypatch):
+    monkeypatch.setattr("pymc_streaming.trainer.judge_source", never)
+    order_trainer(drifting(), 120_000).fit(2)
+    order_trainer(drifting(), 6_000, on_ordered="ignore").fit(2)
+    known = Recording(drifting(), 2_000)
+    known.is_shuffled = True
+    small_trainer(DataLoader(known, 500)).fit(2)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_shuffled_rows_are_no_warning(shuffle):
+    y = np.random.default_rng(1).permutation(drifting())
+    order_trainer(y, 6_000 if shuffle else None, shuffle).fit(2)
+
+
+def test_order_that_does_not_reach_the_batch_is_no_warning(tmp_path):
+    y = np.random.default_rng(1).normal(size=100_000)
+    table = pa.table({"y": y, "day": np.arange(100_000) // 1_000})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=5_000)
+    source = parquet_source(tmp_path / "t.parquet", columns={"batch": "y"})
+    small_trainer(DataLoader(source, 500, shuffle=True, buffer_size=5_000)).fit(2)
+    both = parquet_source(tmp_path / "t.parquet", columns={"batch": "day"})
+    with pytest.warns(errors.OrderedDataWarning, match="'day'.*t.parquet OUTPUT"):
+        small_trainer(DataLoader(both, 500, shuffle=True, buffer_size=5_000)).fit(2)

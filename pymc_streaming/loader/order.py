@@ -22,10 +22,10 @@ Position = tuple[int, int]
 def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
     """A random order of 0 to `n` - 1 in which every stretch comes from all over the range.
 
-    Of two neighbours one is from either half, of four one from each quarter, and so on: exactly
-    if `n` is a power of two, else as nearly as the gaps allow. Every number is equally likely at
-    every place. Fragments of a sorted table, taken in this order, fill a shuffle buffer far more
-    fairly than in an order in which all permutations are equally likely.
+    Of two neighbours one is from either half, of four one from each quarter, and so on; only where
+    the end of the order was joined to its beginning the halves may miss their turn. Every number is
+    equally likely at every place. Fragments of a sorted table, taken in this order, fill a shuffle
+    buffer far more fairly than in an order in which all permutations are equally likely.
 
     Parameters
     ----------
@@ -41,8 +41,7 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Notes
     -----
-    The van der Corput sequence, its digits scrambled as by Owen, without the numbers from `n` on,
-    begun anywhere.
+    The van der Corput sequence, scrambled as by Owen, for any `n`, and begun anywhere.
 
     References
     ----------
@@ -54,15 +53,19 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
     >>> even_permutation(8, np.random.default_rng(1)) // 2  # quarters
     array([3, 0, 2, 1, 3, 0, 2, 1])
     """
-    digits = max(0, n - 1).bit_length()
-    place = np.arange(2**digits)
-    number = np.zeros_like(place)
-    for digit in range(digits):
-        # The last digits of the place are the first of the number; which of two values such a
-        # digit takes is drawn anew for each combination of the digits before it.
-        flip = generator.integers(0, 2, size=2**digit)
-        number = 2 * number + ((place >> digit & 1) ^ flip[number])
-    return np.roll(number[number < n], generator.integers(n) if n else 0)
+    if n == 0:
+        return np.zeros(0, dtype=int)
+    # Every second place takes its numbers from one half of the range, the others from the other;
+    # which from which is drawn; and so on in each half, until each place has a range of one.
+    start, size = np.zeros(1, dtype=int), np.array([n])
+    while len(start) < n:
+        fewer, more = size // 2, size - size // 2
+        upper_first = generator.integers(0, 2, size=len(start)) == 1
+        start = np.concatenate(
+            [start + upper_first * fewer, start + ~upper_first * more],
+        )
+        size = np.concatenate([more, fewer])
+    return np.roll(start[:n], generator.integers(n))
 
 
 @dataclass(frozen=True)

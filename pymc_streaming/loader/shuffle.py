@@ -49,7 +49,7 @@ def shuffle_buffer(
     data that has a meaningful order over the whole table, by time for example, unless it is
     about as large as the table: each batch then is a sample of a few stretches instead of all
     of it, and the posterior is that of those. Such a table has to be shuffled on disk, once,
-    beforehand.
+    beforehand: see :func:`preshuffle`.
 
     Parameters
     ----------

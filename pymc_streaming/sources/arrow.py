@@ -17,7 +17,7 @@ from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
 from pymc_streaming.sources.manifest import find_manifest
-from pymc_streaming.sources.packed import PackedPlan, is_packed
+from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -140,7 +140,7 @@ class ArrowSource(IterableDataset):
             plan = plan_columns(schema, columns, categories, transform, where)
             names = plan.names
         self._names = names
-        self.fragments, found, nulls = self._survey(schema, plan)
+        self.fragments, found, nulls = self._survey(schema, plan, every=columns is None)
         if not self.fragments:
             raise RowCountError(f"{where}: there are no rows, expected at least one.")
         if isinstance(plan, ColumnPlan):
@@ -167,7 +167,7 @@ class ArrowSource(IterableDataset):
             yield {name: mapped.writable(array) for name, array in block.items()}
 
     def _survey(
-        self, schema: pa.Schema, plan: ColumnPlan | PackedPlan
+        self, schema: pa.Schema, plan: ColumnPlan | PackedPlan, every: bool
     ) -> tuple[list[IpcBatch], dict[str, set[Any]], set[str]]:
         """The record batches, levels of categories, and the columns that hold a null."""
         auto = plan.auto if isinstance(plan, ColumnPlan) else []
@@ -176,9 +176,12 @@ class ArrowSource(IterableDataset):
         first = next(iter(self._files))
         for file in self._files.values():
             with _opened(file) as (opened, _):
-                _check_schema(opened.schema, schema, self._names, file.path, first)
+                if opened.num_record_batches:
+                    _check_schema(opened.schema, schema, self._names, every, file.path, first)
                 for number in range(opened.num_record_batches):
-                    batch = opened.get_batch(number)
+                    batch = opened.get_batch(number).select(self._names)
+                    if auto:
+                        batch.validate(full=True)
                     origin = f"{file.label}, record batch {number}"
                     if batch.num_rows:
                         fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
@@ -196,6 +199,7 @@ class ArrowSource(IterableDataset):
                     "batches. It was written again since the source was made; make the source anew."
                 )
             batch = opened.get_batch(fragment.number).select(self._names)
+            batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
             rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows), mapped
@@ -244,14 +248,28 @@ def _opened(file: DataFile) -> Iterator[tuple[Any, _Mapped | _Fetched]]:
 
 
 def _check_schema(
-    schema: pa.Schema, expected: pa.Schema, names: Sequence[str], path: str, first: str
+    schema: pa.Schema,
+    expected: pa.Schema,
+    names: Sequence[str],
+    every: bool,
+    path: str,
+    first: str,
 ) -> None:
     for name in names:
         if name not in schema.names:
             raise SchemaError(missing_column(name, schema.names, path) + f" It is in {first}.")
+        if schema.names.count(name) > 1:
+            raise SchemaError(f"{path}: column {name!r} is there more than once.")
         found, kind = (canonical_type(s.field(name).type) for s in (schema, expected))
         if found != kind:
             raise SchemaError(
                 f"{path}: column {name!r} has type {found}, but {kind} in {first}. Write all files "
                 "with the same types, or read them as separate sources."
             )
+    extra = sorted(set(schema.names) - set(names))
+    if every and extra:
+        raise SchemaError(
+            f"{path}: column {extra[0]!r} is not in {first}. Select the columns you want with "
+            "`columns`."
+        )
+    refuse_other_packing(schema, expected, path, first)

@@ -28,6 +28,7 @@ __all__ = [
     "decoded",
     "described",
     "shortened",
+    "units_per_second",
 ]
 
 #: From the columns of a block to its arrays.
@@ -62,6 +63,12 @@ def decoded(array: pa.Array) -> pa.Array:
     # Cast first: Arrow cannot take from every kind of string.
     dictionary = array.dictionary.cast(canonical_type(array.type))
     return dictionary.take(array.indices)
+
+
+def units_per_second(kind: pa.DataType) -> int:
+    """Stored units of a time in a second; 1 for any other type."""
+    is_time = pa.types.is_temporal(kind) and not pa.types.is_date(kind)
+    return _UNITS_PER_SECOND[kind.unit] if is_time else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ class Column:
         if pa.types.is_date64(kind):
             return numbers // 86_400_000
         if pa.types.is_temporal(kind) and not pa.types.is_date(kind):
-            return numbers / _UNITS_PER_SECOND[kind.unit]
+            return numbers / units_per_second(kind)
         return numbers
 
     def _codes(self, array: pa.Array, where: str) -> np.ndarray:

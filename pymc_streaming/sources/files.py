@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -14,16 +17,18 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from pymc_streaming.errors import (
     ArgumentError,
     CorruptFileError,
     MissingFileError,
+    SchemaError,
     SourceError,
     StreamingError,
 )
 
-__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading"]
+__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading", "would_find"]
 
 #: One path, or several.
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -160,6 +165,38 @@ def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[s
     return sorted(found)
 
 
+def would_find(path: Paths, file: Path) -> bool:
+    """Whether a local file, if it were there, would be among those that a path leads to.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        As for `find_files`; what is at it must be there.
+    file : pathlib.Path
+        Its real path, links resolved.
+    """
+    items: Any = path if isinstance(path, list | tuple) else [path]
+    for item in items:
+        filesystem, root = fsspec.core.url_to_fs(os.fspath(item))
+        if not isinstance(filesystem, LocalFileSystem):
+            continue
+        root = os.path.realpath(root)
+        if filesystem.isdir(root):
+            top = Path(root)
+        else:  # a glob: where it begins
+            parts = Path(root).parts
+            fixed = itertools.takewhile(lambda part: not any(c in part for c in "*?["), parts)
+            top = Path(*fixed)
+            matches = re.compile(glob_translate(root)).fullmatch
+            if not any(matches(str(place)) for place in (file, *file.parents)):
+                continue
+        if file.is_relative_to(top) and not any(
+            part.startswith((".", "_")) for part in file.relative_to(top).parts
+        ):
+            return True
+    return False
+
+
 @contextmanager
 def reading(where: str) -> Iterator[None]:
     """Turn what goes wrong while reading into the package's errors, with the place."""
@@ -176,6 +213,11 @@ def reading(where: str) -> Iterator[None]:
         if type(error) is OSError and error.errno is None:
             raise CorruptFileError(_corrupt(where, error)) from error
         raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
+    except pa.ArrowNotImplementedError as error:
+        raise SchemaError(
+            f"{where}: Arrow cannot read this: {error}. Leave the column out with `columns`, or "
+            "write it with another type."
+        ) from error
     except (pa.ArrowException, EOFError) as error:
         raise CorruptFileError(_corrupt(where, error)) from error
     except Exception as error:  # a remote file system has errors of its own
@@ -184,8 +226,8 @@ def reading(where: str) -> Iterator[None]:
 
 def _corrupt(where: str, error: Exception) -> str:
     return (
-        f"{where}: this is not a whole Parquet file: {error} Write or download it again, or leave "
-        "it out of `path`."
+        f"{where}: this file is damaged, or not of the format it should be: "
+        f"{str(error).rstrip('. \n')}. Write or download it again, or leave it out of `path`."
     )
 
 
@@ -220,10 +262,9 @@ class OpenFiles:
         )
 
     @contextmanager
-    def borrow(self, file: DataFile, row_group: int | None = None) -> Iterator[pq.ParquetFile]:
-        """An open file; what goes wrong with it is raised with the place."""
-        place = file.path if row_group is None else f"{file.path}, row group {row_group}"
-        with reading(place):
+    def borrow(self, file: DataFile, place: str = "") -> Iterator[pq.ParquetFile]:
+        """An open file; what goes wrong with it is raised with the place in it."""
+        with reading(f"{file.path}, {place}" if place else file.path):
             opened = self._take(file.path) or self._open(file)
             healthy = True
             try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymc_streaming.errors import ArgumentError, ManifestError, MissingFileError
 
-__all__ = ["MANIFEST_NAME", "Manifest", "Shard", "find_manifest"]
+__all__ = ["MANIFEST_NAME", "Manifest", "Shard", "find_manifest", "missing_or_resized"]
 
 # Other readers of a folder of data files leave out names that begin with an underscore.
 MANIFEST_NAME = "_manifest.json"
@@ -118,20 +118,20 @@ class Manifest:
                 f"{error}. Shuffle the table again."
             ) from error
 
-    def paths(self, folder: str | Path) -> list[str]:
+    def paths(self, folder: Any) -> list[str]:
         """Paths of the shards in a folder, in order."""
         return [str(Path(folder) / shard.file) for shard in self.shards]
 
     def check_sizes(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless every shard is there with its size."""
-        problems = [p for shard in self.shards if (p := _missing_or_resized(Path(folder), shard))]
+        problems = [p for shard in self.shards if (p := missing_or_resized(Path(folder), shard))]
         _refuse(folder, problems)
 
     def verify(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless every shard is byte for byte what was written."""
         problems = []
         for shard in self.shards:
-            problem = _missing_or_resized(Path(folder), shard)
+            problem = missing_or_resized(Path(folder), shard)
             if problem is None:
                 with (Path(folder) / shard.file).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
@@ -141,7 +141,8 @@ class Manifest:
         _refuse(folder, problems)
 
 
-def _missing_or_resized(folder: Path, shard: Shard) -> str | None:
+def missing_or_resized(folder: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard, as far as its size tells, in words."""
     try:
         size = (folder / shard.file).stat().st_size
     except FileNotFoundError:

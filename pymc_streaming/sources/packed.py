@@ -13,9 +13,10 @@ import pyarrow as pa
 from pymc_streaming.errors import ArgumentError, MissingValueError, SchemaError
 from pymc_streaming.sources.arrays import floating_dtype, narrowed
 from pymc_streaming.sources.base import SINGLE, ArraySpec, Block
+from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["PackedPlan", "is_packed", "packed_schema"]
+__all__ = ["PackedPlan", "is_packed", "packed_schema", "refuse_other_packing"]
 
 _NAMES = b"columns"
 
@@ -32,6 +33,28 @@ def packed_schema(names: Sequence[str], dtype: np.dtype) -> pa.Schema:
 def is_packed(schema: pa.Schema) -> bool:
     """Whether it is such a schema."""
     return schema.names == [SINGLE] and _NAMES in (schema.field(0).metadata or {})
+
+
+def refuse_other_packing(schema: pa.Schema, expected: pa.Schema, path: str, first: str) -> None:
+    """Raise `SchemaError` if the numbers in rows that are side by side mean other columns.
+
+    Parameters
+    ----------
+    schema, expected : pyarrow.Schema
+        Those of a file, and of the first one.
+    path, first : str
+        Their names, for the message.
+    """
+    found, known = (_packed_names(s) if is_packed(s) else None for s in (schema, expected))
+    if found != known:
+        raise SchemaError(
+            f"{path}: the rows hold the columns {shortened(found or schema.names)}, but "
+            f"{shortened(known or expected.names)} in {first}. Read them as separate sources."
+        )
+
+
+def _packed_names(schema: pa.Schema) -> tuple[str, ...]:
+    return tuple(json.loads(schema.field(0).metadata[_NAMES]))
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ class PackedPlan:
     @property
     def stored(self) -> tuple[str, ...]:
         """Names of the columns in the order in which they are stored."""
-        return tuple(json.loads(self.schema.field(0).metadata[_NAMES]))
+        return _packed_names(self.schema)
 
     @property
     def layout(self) -> dict[str, ArraySpec]:

@@ -83,7 +83,8 @@ def parquet_source(
         A file, a folder (searched recursively; files and folders whose names begin
         with ``.`` or ``_`` are ignored), or a glob; local, or any URL that fsspec
         knows (``hf://datasets/...``, ``s3://...``, ``memory://...``). Files are
-        read in the order of their paths, those of a list in the order given.
+        read in the order of their paths, those of a list in the order given. A folder
+        that :func:`preshuffle` wrote is held against its manifest.
     columns : list of str, mapping, or None, default None
         A list gives one 2-D array with these columns in this order; None all
         columns of the first file. A mapping ``{"X": ["a", "b"], "y": "label"}``
@@ -115,6 +116,8 @@ def parquet_source(
         If nothing is found at `path`.
     CorruptFileError
         If a file is damaged, or not Parquet.
+    ManifestError
+        If the folder was shuffled and is not what its manifest says.
     SchemaError
         If a column is missing, has no numeric reading, or differs between files.
     MissingValueError
@@ -264,6 +267,16 @@ class ParquetSource(IterableDataset):
             f"{_in_words(list(self._files.values()))}; {described(self.layout)}>"
         )
 
+    @property
+    def files(self) -> list[DataFile]:
+        """The files, in the order in which they are read."""
+        return list(self._files.values())
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a file is behind a network, so that opening it takes long."""
+        return not all(file.is_local for file in self._files.values())
+
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one row group in blocks of at most 65,536 rows."""
         for batch in self._batches(fragment, self._plan.names):
@@ -276,7 +289,7 @@ class ParquetSource(IterableDataset):
         if self._filter is not None:
             needed = list(dict.fromkeys(columns + self._filter.columns))
         file = self._files[group.path]
-        with self._open_files.borrow(file, group.row_group) as opened:
+        with self._open_files.borrow(file, f"row group {group.row_group}") as opened:
             # The file may be another one by now.
             _check_schema(opened.schema_arrow, file, self._expected, self._first, False)
             if group.row_group >= opened.num_row_groups:

@@ -47,6 +47,7 @@ def plan_columns(
     categories: Categories,
     transform: Transform | None,
     where: str,
+    floating: np.dtype | None = None,
 ) -> ColumnPlan:
     """Check what is asked for against an Arrow schema.
 
@@ -58,6 +59,8 @@ def plan_columns(
         As for :func:`~pymc_streaming.parquet_source`.
     where : str
         The table in words, for messages.
+    floating : numpy.dtype, optional
+        Type of the floating arrays. Default: ``floatX``.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def plan_columns(
     plan = ColumnPlan(
         columns=tuple(Column(name, types[name], levels.get(name)) for name in names),
         arrays=arrays,
-        floating=floating_dtype(),
+        floating=floating_dtype() if floating is None else floating,
         transform=transform,
     )
     if transform is not None:

@@ -19,12 +19,12 @@ def test_it_is_a_permutation_given_by_the_seed(n, seed):
     assert order.tolist() == drawn(n, seed).tolist()
 
 
-@given(st.integers(0, 9), st.integers(0, 2**32), st.data())
-def test_of_a_power_of_two_every_stretch_has_one_number_from_each_stratum(digits, seed, data):
-    order = drawn(2**digits, seed)
-    strata = 2 ** data.draw(st.integers(0, digits))
-    start = data.draw(st.integers(0, 2**digits - strata))
-    stretch = order[start : start + strata] * strata // 2**digits
+@given(st.integers(0, 6), st.integers(1, 40), st.integers(0, 2**32), st.data())
+def test_every_stretch_has_one_number_from_each_stratum(digits, width, seed, data):
+    strata = 2**digits
+    order = drawn(strata * width, seed)
+    start = data.draw(st.integers(0, strata * width - strata))
+    stretch = order[start : start + strata] // width
     assert sorted(stretch.tolist()) == list(range(strata))
 
 

@@ -133,6 +133,6 @@ def test_file_that_failed_is_not_kept(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
     (file,) = find_files(tmp_path, "*.parquet")
     pool = OpenFiles()
-    with pytest.raises(CorruptFileError, match="row group 3"), pool.borrow(file, 3):
+    with pytest.raises(CorruptFileError, match="row group 3"), pool.borrow(file, "row group 3"):
         raise pa.ArrowInvalid("bad")
     assert pool._idle == []

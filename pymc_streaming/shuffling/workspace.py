@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError
-from pymc_streaming.sources.manifest import MANIFEST_NAME
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Shard, missing_or_resized
 
-__all__ = ["Workspace", "open_workspace"]
+__all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -38,7 +38,7 @@ class Workspace:
         self.folder, self.output = folder, output
         self.runs, self.shards = folder / "runs", folder / "shards"
 
-    def adopt(self, task: dict[str, Any], means: dict[str, Any]) -> dict[str, Any]:
+    def adopt(self, task: dict[str, Any], means: dict[str, Any], limit: int) -> dict[str, Any]:
         """Go on with what is here if it belongs to `task`, else begin with an empty folder.
 
         Parameters
@@ -46,7 +46,9 @@ class Workspace:
         task : dict
             What determines the result.
         means : dict
-            How to get there, with the ``memory_limit`` it is meant for.
+            How to get there, with the ``worker_bytes`` of memory that it takes at least.
+        limit : int
+            Bytes of memory there are.
 
         Returns
         -------
@@ -54,14 +56,24 @@ class Workspace:
             The `means` to use: those of the work that is here, or the ones given.
         """
         here = self.read("plan")
-        same = here is not None and here["task"] == task
-        if same and here["means"]["memory_limit"] <= means["memory_limit"]:
+        same = here is not None and here["task"] == task and not self._has_lost_shards()
+        if same and here["means"]["worker_bytes"] <= limit:
             return dict(here["means"])
         self.clear()
         self.runs.mkdir()
         self.shards.mkdir()
         self.write("plan", {"task": task, "means": means})
         return means
+
+    def written(self, number: int) -> Shard | None:
+        """The shard of that number, if it is finished."""
+        noted = self.read(shard_name(number))
+        return Shard(**noted) if noted else None
+
+    def _has_lost_shards(self) -> bool:
+        """Whether a finished shard is not there any more; what it was made of is not either."""
+        shards = [Shard(**self.read(path.stem)) for path in self.folder.glob("part-*.json")]
+        return any(missing_or_resized(self.shards, shard) for shard in shards)
 
     def read(self, name: str) -> Any:
         """What was noted under `name`, or None."""
@@ -76,13 +88,23 @@ class Workspace:
         temporary.write_text(json.dumps(content))
         temporary.replace(self.folder / f"{name}.json")
 
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def clear(self) -> None:
-        """Remove everything but the lock."""
+        """Remove everything but the lock, and first what says that there is something."""
+        (self.folder / "plan.json").unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != "lock":
                 path.unlink()
+
+    def remove(self) -> None:
+        """Remove everything."""
+        self.clear()
+        shutil.rmtree(self.folder)
 
     def deliver(self) -> None:
         """Move the shards to the output, in the place of what is there."""
@@ -128,10 +150,15 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
                 _check_output(output, overwrite)
             except OutputExistsError:
                 if not workspace.shards.exists():  # the end of a shuffle that was delivered
-                    shutil.rmtree(folder)
+                    workspace.remove()
                 raise
-            yield workspace
-            shutil.rmtree(folder)
+            try:
+                yield workspace
+            except BaseException:
+                if workspace.read("plan") is None:  # nothing was begun
+                    workspace.remove()
+                raise
+            workspace.remove()
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -141,8 +168,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise OutputExistsError(
-            f"{output}: there is something here already. Choose another output, or say overwrite "
-            "to replace a folder that was shuffled before."
+            f"{output}: there is something here already. Choose another output, or say "
+            "overwrite=True (--overwrite) to replace a folder that was shuffled before."
         )
     if not (output / MANIFEST_NAME).is_file():
         raise OutputExistsError(
@@ -166,6 +193,11 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(folder.parent):
             raise OutputError(f"{folder}: this cannot be written: {error}") from error
         raise
+
+
+def shard_name(number: int) -> str:
+    """Name of a shard, without the ending."""
+    return f"part-{number:05d}"
 
 
 def check_room(folder: Path, needed: int) -> None:

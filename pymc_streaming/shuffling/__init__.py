@@ -1,5 +1,5 @@
 """Shuffling a table exactly, on disk, once."""
 
-from pymc_streaming.preshuffle.external import preshuffle
+from pymc_streaming.shuffling.external import preshuffle
 
 __all__ = ["preshuffle"]

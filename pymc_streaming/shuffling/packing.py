@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError
-from pymc_streaming.sources.base import SINGLE, ArraySpec, refuse_nan
+from pymc_streaming.sources.base import SINGLE, refuse_nan
 from pymc_streaming.sources.packed import packed_schema
 from pymc_streaming.sources.plan import plan_columns
 
@@ -43,9 +41,8 @@ class Packing:
             kind = None
         if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ArgumentError(f'dtype must be "float32" or "float64", found {dtype!r}.')
-        plan = plan_columns(schema, schema.names, None, None, where)
-        self._spec = ArraySpec((len(schema),), kind, tuple(schema.names))
-        self._plan = replace(plan, floating=kind, layout={SINGLE: self._spec})
+        self._plan = plan_columns(schema, schema.names, None, None, where, floating=kind)
+        self._spec = self._plan.layout[SINGLE]
         if together:
             self.schema = packed_schema(schema.names, kind)
         else:

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
-from pymc_streaming.sources.columns import canonical_type, shortened
+from pymc_streaming.shuffling.schemas import common_schema
+from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
-from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["InputTable", "Piece", "memory_of", "open_table"]
+__all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
 
 # Kinds of files by the ends of their names; a folder is searched for one kind after the other.
 _KINDS = {
@@ -91,37 +91,42 @@ class InputTable:
     @property
     def batch_rows(self) -> int:
         """Rows of a batch; the last of a piece, or of a row of pieces, has fewer."""
-        fixed = all(map(_has_fixed_width, self.stored.types))
-        most = _BATCH_ROWS if fixed else _VARIABLE_BATCH_ROWS
+        most = _BATCH_ROWS if has_fixed_width(self.stored) else _VARIABLE_BATCH_ROWS
         return max(1, min(most, int(_BATCH_BYTES / self.row_bytes)))
 
     def read(self, pieces: Sequence[Piece]) -> Generator[tuple[pa.RecordBatch, str]]:
         """The rows of consecutive pieces of one file, each batch with its place in words."""
         file, seen = pieces[0].file, 0
         ends = np.cumsum([piece.n_rows for piece in pieces])
+        expected = int(ends[-1])
         with reading(file.path):
             for batch in _READERS[self.kind](self, file, pieces):
+                if not batch.num_rows:
+                    continue
+                if seen + batch.num_rows > expected:
+                    seen += batch.num_rows
+                    break
                 first, last = np.searchsorted(ends, [seen, seen + batch.num_rows - 1], "right")
-                numbers = [pieces[min(at, len(pieces) - 1)].number for at in (first, last)]
-                where = f"{file.path}, {_PIECE_WORDS[self.kind].format(*numbers)}"
+                where = f"{file.path}, {_place(self.kind, pieces[first : last + 1])}"
                 yield _as(batch, self.stored, where), where
                 seen += batch.num_rows
-        expected = int(ends[-1])
         if seen != expected:
+            more = "at least " if seen > expected else ""
             raise RowCountError(
-                f"{file.path}: expected {expected:,} rows, found {seen:,}. The file was written "
-                "again while it was read; run the shuffle again."
+                f"{file.path}: expected {expected:,} rows, found {more}{seen:,}. The file was "
+                "written again while it was read; run the shuffle again."
             )
 
     def units(self) -> Iterator[list[Piece]]:
         """Consecutive pieces of one file that together make a batch, a function of the table."""
         unit: list[Piece] = []
+        rows, enough = 0, self.batch_rows
         for piece in self.pieces:
-            rows = sum(piece.n_rows for piece in unit)
-            if unit and (unit[-1].file != piece.file or rows >= self.batch_rows):
+            if unit and (unit[-1].file != piece.file or rows >= enough):
                 yield unit
-                unit = []
+                unit, rows = [], 0
             unit.append(piece)
+            rows += piece.n_rows
         if unit:
             yield unit
 
@@ -169,7 +174,7 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     kind, files = _find(path)
     with reading(files[0].path):
         schemas = [_schema(kind, file) for file in files]
-    stored = _common_schema(schemas, files, columns)
+    stored = common_schema(schemas, [file.path for file in files], columns)
     pieces = list(_pieces(kind, files, stored))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))
@@ -215,51 +220,6 @@ def _schema(kind: str, file: DataFile) -> pa.Schema:
         return opened.schema
 
 
-def _common_schema(
-    schemas: list[pa.Schema], files: list[DataFile], columns: Sequence[str] | None
-) -> pa.Schema:
-    first = schemas[0]
-    if isinstance(columns, str) or (columns is not None and not isinstance(columns, Sequence)):
-        raise ArgumentError(f"columns must be a list of column names, found {columns!r}.")
-    names = first.names if columns is None else list(columns)
-    if not names:
-        raise ArgumentError(f"{files[0].path}: there are no columns to shuffle.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SchemaError(f"{files[0].path}: column {twice!r} is there more than once.")
-    for name in names:
-        if name not in first.names:
-            raise SchemaError(missing_column(name, first.names, files[0].path))
-    fields = []
-    for name in names:
-        field = first.field(name)
-        for schema, file in zip(schemas[1:], files[1:], strict=True):
-            if name not in schema.names:
-                raise SchemaError(
-                    missing_column(name, schema.names, file.path)
-                    + f" It is in {files[0].path}; all files must have the same columns."
-                )
-            other = schema.field(name).type
-            if other != field.type:
-                if canonical_type(other) != canonical_type(field.type):
-                    raise SchemaError(
-                        f"{file.path}: column {name!r} has type {other}, but {field.type} in "
-                        f"{files[0].path}. Write all files with the same types, or leave the "
-                        "column out with `columns`."
-                    )
-                field = field.with_type(canonical_type(other))
-        # A file without nulls may say so, another may have some.
-        fields.append(field.with_nullable(True))
-    extra = [(n, f) for s, f in zip(schemas, files, strict=True) for n in s.names if n not in names]
-    if columns is None and extra:
-        name, file = extra[0]
-        raise SchemaError(
-            f"{file.path}: column {name!r} is not in {files[0].path}. Select the columns you want "
-            "with `columns`."
-        )
-    return pa.schema(fields, first.metadata if columns is None else None)
-
-
 def _pieces(kind: str, files: list[DataFile], stored: pa.Schema) -> Iterator[Piece]:
     start = 0
     for file in files:
@@ -289,7 +249,7 @@ def _row_bytes(table: InputTable) -> float:
     pieces = table.pieces
     if not pieces:
         return float(max(1, len(table.stored)))
-    if all(map(_has_fixed_width, table.stored.types)):
+    if has_fixed_width(table.stored):
         return max(1.0, float(sum(kind.bit_width for kind in table.stored.types)) / 8)
     places = np.linspace(0, len(pieces) - 1, min(_SAMPLE_PIECES, len(pieces))).astype(int)
     sample = replace(table, row_bytes=_BATCH_BYTES / _SAMPLE_ROWS)
@@ -307,6 +267,11 @@ def memory_of(batch: pa.RecordBatch) -> int:
         (column.indices if pa.types.is_dictionary(column.type) else column).nbytes
         for column in batch.columns
     )
+
+
+def has_fixed_width(schema: pa.Schema) -> bool:
+    """Whether every row takes the same memory."""
+    return all(_has_fixed_width(kind) for kind in schema.types)
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:
@@ -333,7 +298,7 @@ def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
 def _read_parquet(
     table: InputTable, file: DataFile, pieces: Sequence[Piece]
 ) -> Iterator[pa.RecordBatch]:
-    with OpenFiles().borrow(file) as opened:
+    with OpenFiles().borrow(file, _place("parquet", pieces)) as opened:
         names = table.stored.names
         everything = set(names) == set(opened.schema_arrow.names)
         yield from opened.iter_batches(
@@ -349,9 +314,11 @@ def _read_arrow(
 ) -> Iterator[pa.RecordBatch]:
     with _arrow_file(file) as opened:
         for piece in pieces:
-            batch = opened.get_batch(piece.number)
+            with reading(f"{file.path}, {_place('arrow', [piece])}"):
+                batch = opened.get_batch(piece.number).select(table.stored.names)
+                batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
             for start in range(0, batch.num_rows, table.batch_rows):
-                yield batch.slice(start, table.batch_rows).select(table.stored.names)
+                yield batch.slice(start, table.batch_rows)
 
 
 def _read_csv(
@@ -369,11 +336,15 @@ _READERS: dict[str, Callable[..., Iterable[pa.RecordBatch]]] = {
 }
 
 
-_PIECE_WORDS = {
-    "parquet": "row groups {} to {}",
-    "arrow": "record batches {} to {}",
-    "csv": "the whole file",
-}
+_WORDS = {"parquet": "row group", "arrow": "record batch"}
+
+
+def _place(kind: str, pieces: Sequence[Piece]) -> str:
+    """Consecutive pieces in words."""
+    if kind not in _WORDS:
+        return "the whole file"
+    numbers = sorted({pieces[0].number, pieces[-1].number})
+    return " to ".join(f"{_WORDS[kind]} {number}" for number in numbers)
 
 
 @contextmanager

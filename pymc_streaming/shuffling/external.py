@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -19,14 +20,14 @@ import pyarrow as pa
 
 from pymc_streaming.arguments import parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, SchemaError
-from pymc_streaming.preshuffle.inputs import InputTable, Piece, memory_of, open_table
-from pymc_streaming.preshuffle.keys import KeyCells, row_keys
-from pymc_streaming.preshuffle.packing import Packing
-from pymc_streaming.preshuffle.progress import ShuffleProgress
-from pymc_streaming.preshuffle.scratch import Partition, as_one_batch, sorted_ranges
-from pymc_streaming.preshuffle.shards import new_writer, write_shard
-from pymc_streaming.preshuffle.workspace import Workspace, check_room, open_workspace
-from pymc_streaming.sources.files import Paths
+from pymc_streaming.shuffling.inputs import InputTable, Piece, memory_of, open_table
+from pymc_streaming.shuffling.keys import KeyCells, row_keys
+from pymc_streaming.shuffling.packing import Packing
+from pymc_streaming.shuffling.progress import ShuffleProgress
+from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
+from pymc_streaming.shuffling.shards import new_writer, write_shard
+from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
+from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
 
 __all__ = ["preshuffle"]
@@ -41,8 +42,11 @@ _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 
 # How the work is cut up. A worker with less memory would spend its time on the seams.
 _LEAST_WORKER_BYTES = 24 * 2**20
-_LEAST_RUN_BYTES, _RUNS = 16 * 2**20, 64
-_MOST_RANGE_BYTES = 64 * 2**20
+_LEAST_RUN_BYTES, _RUNS = 12 * 2**20, 64
+# Rows are put in order several times as fast where they fit in the cache of the processor.
+_CACHED_BYTES = 8 * 2**20
+# What a run has of a cell is read in one go: the larger, the fewer; and at least so much.
+_GOOD_PIECE_BYTES, _LEAST_PIECE_BYTES = 128 * 2**10, 16 * 2**10
 _MOST_CELLS = 4096
 _KEY_BYTES = 8
 
@@ -155,8 +159,10 @@ def preshuffle(
         )
     if format not in _FORMATS:
         raise ArgumentError(f'format must be "parquet" or "arrow", found {format!r}.')
-    if shards is not None and whole_number("shards", shards) > _MOST_SHARDS:
-        raise ArgumentError(f"shards can be {_MOST_SHARDS:,} at most, found {shards:,}.")
+    if shards is not None:
+        shards = whole_number("shards", shards)
+        if shards > _MOST_SHARDS:
+            raise ArgumentError(f"shards can be {_MOST_SHARDS:,} at most, found {shards:,}.")
     if rows_per_fragment is not None:
         rows_per_fragment = whole_number("rows_per_fragment", rows_per_fragment)
     threads = _workers(workers, limit)
@@ -164,10 +170,10 @@ def preshuffle(
 
     with open_workspace(place, overwrite) as workspace:
         table = open_table(source, columns)
-        _refuse_overlap(table, place)
+        _refuse_overlap(table, source, place / f"{shard_name(0)}.{format}")
         shuffle = _Shuffle(table, workspace, seed, format, dtype, rows_per_fragment, shards)
-        means = _means(shuffle, limit, threads)
-        shuffle.begin(means)
+        shuffle.begin(_means(shuffle, limit // threads), limit)
+        threads = min(threads, limit // shuffle.worker_bytes)
         with ShuffleProgress(table.n_rows, enabled=progressbar) as progress:
             sizes = shuffle.divide(threads, progress)
             written = shuffle.write(sizes, threads, progress)
@@ -183,46 +189,56 @@ def _workers(workers: int | None, limit: int) -> int:
     return max(1, min(whole_number("workers", workers), limit // _LEAST_WORKER_BYTES))
 
 
-def _output(output: str | os.PathLike[str]) -> Path:
-    text = os.fspath(output)
+def _output(output: object) -> Path:
+    text = os.fspath(output) if isinstance(output, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ArgumentError(f"output must be a path, found {output!r}.")
     if "://" in text:
         raise ArgumentError(
             f"output must be a local folder, found {text!r}. Shuffle to a local folder, then copy "
             "it."
         )
-    return Path(text).absolute()
+    # The work is done beside the folder a link leads to: the result is moved there, not copied.
+    place = Path(text).expanduser().resolve()
+    if not place.name:
+        raise ArgumentError(f"output must be a folder with a name, found {text!r}.")
+    return place
 
 
-def _refuse_overlap(table: InputTable, output: Path) -> None:
+def _refuse_overlap(table: InputTable, source: Paths, shard: Path) -> None:
+    output = shard.parent
     for file in table.files:
-        if file.is_local and Path(file.inner_path).resolve().is_relative_to(output.resolve()):
+        if file.is_local and Path(file.inner_path).resolve().is_relative_to(output):
             raise ArgumentError(
                 f"{output}: the output is the folder that is read, or one above it ({file.path} is "
                 "in it). Choose another output."
             )
+    if would_find(source, shard):
+        raise ArgumentError(
+            f"{output}: the output is in the folder that is read, so the next one to read that "
+            "would find every row twice. Choose an output beside it."
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Means:
     """How the work is cut up; nothing here shows in the result."""
 
-    memory_limit: int
+    worker_bytes: int
     run_bytes: int
     range_bytes: int
     cells_per_shard: int
 
 
-def _means(shuffle: _Shuffle, limit: int, threads: int) -> _Means:
-    share, total = limit // threads, shuffle.memory
-    range_bytes = min(share // 4, _MOST_RANGE_BYTES)
-    # Half a range on average, so that ranges can be put together from whole cells.
-    cells = math.ceil(2 * total / range_bytes / shuffle.shards)
-    return _Means(
-        memory_limit=limit,
-        run_bytes=min(share // 3, max(_LEAST_RUN_BYTES, total // _RUNS)),
-        range_bytes=range_bytes,
-        cells_per_shard=max(1, min(cells, _MOST_CELLS // shuffle.shards)),
-    )
+def _means(shuffle: _Shuffle, share: int) -> _Means:
+    total = shuffle.memory
+    # A run is there three times while it is divided: as read, in one piece, and in order.
+    run_bytes = min(share // 6, max(_LEAST_RUN_BYTES, total // _RUNS))
+    range_bytes = share // 4
+    wanted = min(total // _CACHED_BYTES, run_bytes // _GOOD_PIECE_BYTES)
+    needed = min(int(1.25 * total / range_bytes), run_bytes // _LEAST_PIECE_BYTES)
+    cells = min(max(wanted, needed), _MOST_CELLS)
+    return _Means(share, run_bytes, range_bytes, max(1, round(cells / shuffle.shards)))
 
 
 class _Shuffle:
@@ -263,13 +279,18 @@ class _Shuffle:
         self.shards = shards or _shard_count(self.memory)
         self._stop = threading.Event()
 
-    def begin(self, means: _Means) -> None:
+    @property
+    def worker_bytes(self) -> int:
+        """Memory of a worker, once the work has begun."""
+        return self._means.worker_bytes
+
+    def begin(self, means: _Means, limit: int) -> None:
         """Take up what an interrupted shuffle has left, or begin."""
-        self._fingerprint = self._table.fingerprint()
+        self._fingerprint, self._modified = self._table.fingerprint(), self._table.modified()
         task = {
             "files": [file.path for file in self._table.files],
             "fingerprint": self._fingerprint,
-            "modified": self._table.modified(),
+            "modified": self._modified,
             "schema": self._schema.to_string(show_schema_metadata=True),
             "seed": self._seed,
             "format": self._format,
@@ -277,40 +298,44 @@ class _Shuffle:
             "shards": self.shards,
             "versions": [version("pymc-streaming"), pa.__version__],
         }
-        self._means = _Means(**self._workspace.adopt(task, asdict(means)))
+        self._means = _Means(**self._workspace.adopt(task, asdict(means), limit))
         cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
         self._partition = Partition(self._workspace.runs, cells)
-        scratch = self.memory + self._table.n_rows * _KEY_BYTES
-        compressed = self._format == "parquet" and self._table.kind == "parquet"
-        result = min(self.memory, self._table.stored_bytes()) if compressed else self.memory
-        there = sum(path.stat().st_size for path in self._partition.runs())
+        # While shards are written the rows they came from are removed, a group at a time.
+        needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
+        there = self._workspace.size()
         logger.info(
             "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
             f"{self._table.n_rows:,}",
             self.shards,
-            (scratch + result) / 1e9,
+            needed / 1e9,
             self._workspace.folder,
         )
-        check_room(self._workspace.folder, scratch + result - there)
+        check_room(self._workspace.folder, needed - there)
 
     def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
         """The first pass: rows and bytes of every cell."""
         tasks = list(enumerate(self._tasks()))
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
+        adding = threading.Lock()
 
-        def divide(task: tuple[int, list[list[Piece]]]) -> list[list[int]]:
+        def divide(task: tuple[int, list[list[Piece]]]) -> None:
             number, units = task
             name = f"task-{number:06d}"
             found = self._workspace.read(name)
             if found is None:
                 found = self._divide(name, units).tolist()
                 self._workspace.write(name, found)
+            with adding:  # not later: the sizes of all tasks would pile up
+                sizes[:] += np.array(found)
             progress.divided(sum(piece.n_rows for unit in units for piece in unit))
-            return list(found)
 
-        for part in self._in_threads(divide, tasks, threads):
-            sizes += np.array(part)
-        if self._table.fingerprint() != self._fingerprint:
+        for _ in self._in_threads(divide, tasks, threads):
+            pass
+        if (self._table.fingerprint(), self._table.modified()) != (
+            self._fingerprint,
+            self._modified,
+        ):
             raise SchemaError(
                 f"{self._table.files[0].path}: files were changed while they were read. Run the "
                 "shuffle again when nobody writes them."
@@ -332,15 +357,21 @@ class _Shuffle:
             yield task
 
     def _divide(self, name: str, units: list[list[Piece]]) -> np.ndarray:
-        for leftover in self._workspace.runs.glob(f"{name}-*"):
+        for leftover in self._partition.files(f"{name}-"):
             leftover.unlink()
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
         held: list[pa.RecordBatch] = []
-        start, runs, held_bytes = units[0][0].start, 0, 0
+        start, runs, held_bytes, where = units[0][0].start, 0, 0, ""
 
         def flush() -> None:
             nonlocal start, runs, sizes, held_bytes
-            batch = as_one_batch(held) if len(held) > 1 else held[0]
+            try:
+                batch = as_one_batch(held) if len(held) > 1 else held[0]
+            except pa.ArrowException as error:
+                raise SchemaError(
+                    f"{where}: these rows cannot be put together with those before: {error}. Write "
+                    "the column with another type, or leave it out with `columns`."
+                ) from error
             held.clear()
             keys = row_keys(self._seed, start, batch.num_rows)
             sizes += self._partition.write(f"{name}-{runs:06d}", batch, keys)
@@ -360,17 +391,17 @@ class _Shuffle:
 
     def write(self, sizes: np.ndarray, threads: int, progress: ShuffleProgress) -> list[Shard]:
         """The second pass: all shards."""
+        unwritten = Counter(self._partition.group_of(shard) for shard in range(self.shards))
+        counting = threading.Lock()
 
         def write(number: int) -> Shard:
-            name = f"part-{number:05d}"
-            found = self._workspace.read(name)
-            path = self._workspace.shards / f"{name}.{self._format}"
-            if found and path.exists() and path.stat().st_size == found["bytes"]:
-                shard = Shard(**found)
-            else:
+            shard = self._workspace.written(number)
+            if shard is None:
+                name = shard_name(number)
+                path = self._workspace.shards / f"{name}.{self._format}"
                 ranges = sorted_ranges(
                     self._partition,
-                    self._partition.cells.of_shard(number),
+                    number,
                     sizes,
                     self._means.range_bytes,
                     self._means.run_bytes,
@@ -384,6 +415,11 @@ class _Shuffle:
                 )
                 self._workspace.write(name, asdict(shard))
             progress.written(shard.rows)
+            group = self._partition.group_of(number)
+            with counting:
+                unwritten[group] -= 1
+                if not unwritten[group]:
+                    self._partition.remove(group)
             return shard
 
         shards = self._in_threads(write, range(self.shards), threads)

@@ -1,0 +1,214 @@
+"""How often the order report is wrong, and what an order does to a fit.
+
+    python -m benchmarks.order_report --tables 200
+
+Four tables: false alarms on shuffled tables; misses on tables in an order that matters, where a
+replica of the trainer is off by more than 0.1 posterior standard deviations beyond what it is on
+the same rows shuffled; the predicted error against that of the replica; and both against the
+trainer itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pymc as pm
+
+import benchmarks
+from benchmarks.ordering_tables import (
+    KINDS,
+    Ordered,
+    exact,
+    ordered_table,
+    replica_error,
+    shuffled_table,
+)
+from pymc_streaming import DataLoader, OrderReport, Trainer, order_report, parquet_source
+
+MATTERS = 0.1
+
+
+def reported(table: pa.Table, row_group: int, **options) -> tuple[OrderReport, float]:
+    """The report on a table written to Parquet, and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        pq.write_table(table, path, row_group_size=row_group, compression="lz4")
+        started = time.perf_counter()
+        report = order_report(path, progressbar=False, **options)
+        return report, time.perf_counter() - started
+
+
+def false_alarms(n_tables: int, seed: int) -> None:
+    """Verdicts on shuffled tables."""
+    verdicts: collections.Counter[str] = collections.Counter()
+    seconds, columns = [], 0
+    for number in range(n_tables):
+        table, row_group = shuffled_table(np.random.default_rng([seed, 1, number]))
+        report, took = reported(table, row_group)
+        verdicts[report.verdict] += 1
+        seconds.append(took)
+        columns += table.num_columns
+        if report.verdict == "ordered":
+            print(f"  false alarm, table {number}, {report.rows:,} rows: {report.reason}")
+            for record in (*report.columns, *report.relations):
+                if getattr(record, "ordered", True):
+                    print(f"    {record}")
+    print(f"| shuffled tables ({columns:,} columns) | ordered | shuffled | unknown | seconds |")
+    print("| --- | --- | --- | --- | --- |")
+    print(
+        f"| {n_tables} | {verdicts['ordered']} | {verdicts['shuffled']} | {verdicts['unknown']} "
+        f"| median {np.median(seconds):.2f}, largest {max(seconds):.2f} |\n",
+        flush=True,
+    )
+
+
+def harm(table: Ordered, seeds: range) -> tuple[float, float]:
+    """Error beyond that on shuffled rows, in order and through a buffer of 5 % of the table."""
+    n = len(table.y)
+    errors = np.array(
+        [
+            [replica_error(table, buffer, seed) for buffer in (None, small_buffer(table), n)]
+            for seed in seeds
+        ]
+    ).mean(axis=0)
+    return float(errors[0] - errors[2]), float(errors[1] - errors[2])
+
+
+def small_buffer(table: Ordered) -> int:
+    return max(len(table.y) // 20, 4 * table.batch_size)
+
+
+def misses(n_tables: int, seed: int) -> None:
+    """Verdicts on ordered tables until so many of them have harmed a fit."""
+    counts = {kind: collections.Counter[str]() for kind in KINDS}
+    predictions = []
+    number = 0
+    while sum(count["harmful"] for count in counts.values()) < n_tables:
+        rng = np.random.default_rng([seed, 2, number])
+        kind = KINDS[number % len(KINDS)]
+        table = ordered_table(rng, kind)
+        number += 1
+        report, _ = reported(
+            pa.table(table.columns),
+            table.fragment_rows,
+            batch_size=table.batch_size,
+            buffer_size=small_buffer(table),
+        )
+        # Chance moves a single fit by more than 0.1: what was not seen is looked at more often.
+        harms = harm(table, range(1 if report.verdict == "ordered" else 8))
+        counts[kind]["all"] += 1
+        counts[kind][report.verdict] += 1
+        if max(harms) > MATTERS:
+            counts[kind]["harmful"] += 1
+            if report.verdict != "ordered":
+                counts[kind]["missed"] += 1
+                print(
+                    f"  missed: {kind}, {table.family}, {len(table.y):,} rows, batch "
+                    f"{table.batch_size:,}, strength {table.strength:.3f}, off by {harms[0]:.2f} "
+                    f"in order, {harms[1]:.2f} through a buffer",
+                    flush=True,
+                )
+        assert report.judgement is not None
+        for buffer, actual in zip((None, small_buffer(table)), harms, strict=True):
+            predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
+            predictions.append((predicted, actual))
+    print("| order | tables | called ordered | unknown | harm a fit | of those missed |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    total: collections.Counter[str] = collections.Counter()
+    for kind, count in [*counts.items(), ("all", total)]:
+        total.update(count if kind != "all" else {})
+        shown = ("all", "ordered", "unknown", "harmful", "missed")
+        print(f"| {kind} | " + " | ".join(str(count[key]) for key in shown) + " |")
+    print()
+    calibration(np.array(predictions))
+
+
+def calibration(predictions: np.ndarray) -> None:
+    """Predicted and actual errors."""
+    predicted, actual = predictions.T
+    print("| predicted error, posterior sd | fits | actual, median | 90 % below | above 0.1 |")
+    print("| --- | --- | --- | --- | --- |")
+    edges = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, np.inf]
+    for low, high in itertools.pairwise(edges):
+        inside = actual[(predicted >= low) & (predicted < high)]
+        if len(inside):
+            print(
+                f"| {low:g} to {high:g} | {len(inside)} | {np.median(inside):.2f} "
+                f"| {np.quantile(inside, 0.9):.2f} | {np.mean(inside > MATTERS):.0%} |"
+            )
+    print(flush=True)
+
+
+def confirmation(n_tables: int, seed: int) -> None:
+    """The replica against the trainer itself, on the same rows in the same kinds of order."""
+    print("| order | rows | batch | read | predicted | replica | trainer |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for number in range(n_tables):
+        rng = np.random.default_rng([seed, 3, number])
+        table = ordered_table(rng, KINDS[number % len(KINDS)], (0.1, 0.5), (100_000, 300_000))
+        mode, sd = exact(table)
+        source = pa.table(table.columns)
+        for buffer in (None, small_buffer(table), len(table.y)):
+            report, _ = reported(source, table.fragment_rows)
+            assert report.judgement is not None
+            predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
+            fitted = fit(table, buffer)
+            words = {None: "in order", len(table.y): "shuffled"}.get(buffer, f"buffer {buffer:,}")
+            print(
+                f"| {table.kind}, {table.family} | {len(table.y):,} | {table.batch_size:,} "
+                f"| {words} | {predicted:.2f} | {replica_error(table, buffer, 0):.2f} "
+                f"| {np.abs((fitted - mode) / sd).max():.2f} |",
+                flush=True,
+            )
+    print()
+
+
+def fit(table: Ordered, buffer_size: int | None) -> np.ndarray:
+    """The mean that the trainer finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        pq.write_table(pa.table(table.columns), path, row_group_size=table.fragment_rows)
+        options = {} if buffer_size is None else {"shuffle": True, "buffer_size": buffer_size}
+        loader = DataLoader(parquet_source(path), table.batch_size, seed=0, **options)
+        with pm.Model() as model:
+            b = pm.Normal("b", 0.0, 1.0, shape=3)
+            rows = pm.Data("batch", loader.placeholder())
+            eta = b[0] + rows[:, 0] * b[1] + rows[:, 1] * b[2]
+            if table.family == "linear":
+                pm.Normal("y", eta, 1.0, observed=rows[:, 2], total_size=len(loader))
+            else:
+                pm.Bernoulli("y", logit_p=eta, observed=rows[:, 2], total_size=len(loader))
+        trainer = Trainer(
+            "advi", loader, model=model, random_seed=0, on_ordered="ignore", progressbar=False
+        )
+        mean: np.ndarray = trainer.fit(table.steps).mean.eval()
+        return mean
+
+
+def main() -> None:
+    """Make tables, judge them, fit them, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fits", type=int, default=4, help="tables for the trainer itself")
+    parser.add_argument("--only", choices=["false-alarms", "misses", "fits"])
+    options = parser.parse_args()
+    print(benchmarks.conditions())
+    if options.only in (None, "false-alarms"):
+        false_alarms(options.tables, options.seed)
+    if options.only in (None, "misses"):
+        misses(options.tables, options.seed)
+    if options.only in (None, "fits"):
+        confirmation(options.fits, options.seed)
+
+
+if __name__ == "__main__":
+    main()

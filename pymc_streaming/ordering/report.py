@@ -1,0 +1,352 @@
+"""The order report: whether a table is in random order, and what a fit would see of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from pymc_streaming.errors import ArgumentError
+from pymc_streaming.ordering.advice import Advice, advise
+from pymc_streaming.ordering.effects import Stream
+from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
+from pymc_streaming.ordering.judge import Evidence, Judgement, judge
+from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
+from pymc_streaming.ordering.sampling import Advance, Table, source_table
+from pymc_streaming.ordering.stored import open_stored
+from pymc_streaming.sources import IterableDataset, as_source
+from pymc_streaming.sources.files import Paths
+from pymc_streaming.sources.parquet import ParquetSource
+
+__all__ = ["judge_source", "order_report", "place_of"]
+
+#: Steps of the fit that predictions are for: the default of `Trainer.fit`; more for a large table,
+#: so that the average covers it once.
+STEPS, AVERAGED_PART = 10_000, 0.3
+#: Memory of a loader's buffer, unless asked for otherwise.
+DEFAULT_BYTES = 32 * 2**20
+
+
+def order_report(
+    source_or_path: Any,
+    *,
+    batch_size: int = 4096,
+    buffer_size: int | None = None,
+    columns: Sequence[str] | None = None,
+    seed: int = 0,
+    progressbar: bool = True,
+) -> OrderReport:
+    """Look whether the rows of a table are in random order.
+
+    Streaming inference takes a batch for a fair sample of the table. If rows that are close
+    together are alike, by time for example, it is none, and no error says so.
+
+    Parameters
+    ----------
+    source_or_path : str, os.PathLike, list of them, IterableDataset, or what `DataLoader` takes
+        Parquet files, as for :func:`parquet_source`: all their columns are looked at, whatever
+        their types. Of a source: the arrays that batches are made of, after a transform.
+    batch_size : int, default 4096
+        Rows of the batches that predictions are for.
+    buffer_size : int, optional
+        Rows of the shuffle buffer that predictions are for. Default: that of `DataLoader`, as
+        many rows as fit in 32 MiB, at least four batches.
+    columns : sequence of str, optional
+        Columns of the files to look at. Default: all.
+    seed : int, default 0
+        Seed of the places that are looked at.
+    progressbar : bool, default True
+        Show progress on standard error, where there is a terminal.
+
+    Returns
+    -------
+    OrderReport
+        ``print`` it to read it.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be meant.
+    SourceError
+        If the data cannot be read, or a column is not there.
+
+    Notes
+    -----
+    Three kinds of evidence are weighed: the ranges of the row groups, from the footers of the
+    files; sums over short runs of consecutive rows from all over the table, against what a
+    random permutation gives; and the correlation of neighbouring rows. Numbers enter as normal
+    scores, text and codes as levels, and relations as products of two columns. The probability
+    that a shuffled table is called ordered is below 0.5 %. The explanation in the documentation
+    says how, and where the power ends.
+
+    At most 1,000,000 rows are looked at, and a few times as many decoded, however large the
+    table is.
+
+    References
+    ----------
+    Kish, L. (1965). *Survey Sampling*. Wiley.
+    Xu, L. et al. (2022). In-database machine learning with CorgiPile: stochastic gradient
+    descent without full data shuffle. SIGMOD; arXiv:2206.05830.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pymc_streaming import order_report
+    >>> day = np.repeat(np.arange(100), 500)
+    >>> report = order_report({"day": day, "noise": np.random.default_rng(0).normal(size=50_000)})
+    >>> report.verdict, [column.name for column in report.columns if column.ordered]
+    ('ordered', ['day'])
+    """
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("buffer_size", 1 if buffer_size is None else buffer_size, 1),
+        ("seed", seed, 0),
+    ):
+        _check_whole_number(name, value, least)
+    console = Console(stderr=True)
+    visible = progressbar and (console.is_terminal or console.is_jupyter)
+    with Progress(console=console, disable=not visible, transient=True) as progress:
+        task = progress.add_task("looking at the rows", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if _is_path(source_or_path):
+            return _of_files(source_or_path, columns, batch_size, buffer_size, seed, advance)
+        if columns is not None:
+            raise ArgumentError("columns are for files; of a source, batches decide.")
+        source = as_source(source_or_path)
+        return _of_source(source, batch_size, buffer_size, seed, advance)
+
+
+def judge_source(
+    source: IterableDataset,
+    n_rows: int | None = None,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> tuple[Judgement, Footers | None]:
+    """The judgement on what the batches of a source are, and the footers it rests on.
+
+    Parameters
+    ----------
+    source : IterableDataset
+        What is looked at.
+    n_rows : int, optional
+        Its rows, where it does not know them itself.
+    seed : int, default 0
+        Seed of the places that are looked at.
+    advance : callable, optional
+        Told the fragments read, and all that are to be.
+    """
+    footers = _own_footers(source)
+    ranges = {} if footers is None else footers.ranges
+    known = source.n_rows if n_rows is None else n_rows
+    return judge(source_table(source), ranges, seed, known, advance), footers
+
+
+def place_of(source: IterableDataset) -> str | None:
+    """The file or the folder that a Parquet source reads."""
+    if not isinstance(source, ParquetSource):
+        return None
+    first, last = min(paths := [file.path for file in source.files]), max(paths)
+    if first == last:
+        return first
+    shared = next(i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: first.rfind("/", 0, shared) + 1]
+
+
+def _own_footers(source: IterableDataset) -> Footers | None:
+    """The footers of a Parquet source, if what they describe is what its blocks hold."""
+    if not isinstance(source, ParquetSource):
+        return None
+    footers = read_footers(source.files, set(source.columns))
+    counts = [fragment.n_rows for fragment in source.fragments]
+    if counts != footers.counts:  # there is a filter
+        footers.ranges = {}
+    return footers
+
+
+def _of_source(
+    source: IterableDataset,
+    batch_size: int,
+    buffer_size: int | None,
+    seed: int,
+    advance: Advance,
+) -> OrderReport:
+    table = source_table(source)
+    types = {}
+    for name, spec in source.layout.items():
+        for label in (*spec.columns, name):
+            types[label] = str(spec.dtype)
+    schema = {name: types.get(name, types.get(name.split("[")[0], "")) for name in table.columns}
+    rows = source.n_rows
+    facts = _Facts(schema, rows, len(source.fragments), source.row_nbytes)
+    if source.is_shuffled:
+        reason = "A manifest says that the rows were put in uniformly random order."
+        return _shuffled(facts, reason, batch_size, buffer_size)
+    judgement, footers = judge_source(source, seed=seed, advance=advance)
+    if footers is not None:
+        facts.add(footers, len(source.files))  # type: ignore[attr-defined]
+    return _report(facts, judgement, batch_size, buffer_size, place_of(source))
+
+
+def _of_files(
+    path: Paths,
+    columns: Sequence[str] | None,
+    batch_size: int,
+    buffer_size: int | None,
+    seed: int,
+    advance: Advance,
+) -> OrderReport:
+    stored = open_stored(path, columns)
+    table: Table = stored.table()
+    fields = {name: stored.footers.schema.field(name).type for name in stored.columns}
+    facts = _Facts(
+        {name: str(kind) for name, kind in fields.items()},
+        sum(stored.footers.counts),
+        len(stored.footers.counts),
+        8 * max(1, len(table.columns)),
+    )
+    facts.add(stored.footers, len(stored.files))
+    facts.unjudged = {
+        name: why for name in stored.columns if (why := stored.unreadable(name)) is not None
+    }
+    judgement = judge(table, stored.footers.ranges, seed, None, advance)
+    return _report(facts, judgement, batch_size, buffer_size, path)
+
+
+class _Facts:
+    """What a report says besides the order."""
+
+    def __init__(
+        self, schema: dict[str, str], rows: int | None, fragments: int, row_nbytes: int
+    ) -> None:
+        self.schema, self.rows, self.fragments = schema, rows, fragments
+        self.row_nbytes = row_nbytes
+        self.shards = 0
+        self.stored_bytes: int | None = None
+        self.sorting: tuple[str, ...] = ()
+        self.ranges: dict[str, ColumnRanges] = {}
+        self.unjudged: dict[str, str] = {}
+
+    def add(self, footers: Footers, shards: int) -> None:
+        self.shards, self.stored_bytes = shards, footers.stored_bytes
+        self.sorting, self.ranges = tuple(sorted(footers.sorting)), footers.ranges
+
+
+def _report(
+    facts: _Facts,
+    judgement: Judgement,
+    batch_size: int,
+    buffer_size: int | None,
+    path: Paths | None,
+) -> OrderReport:
+    sample = judgement.sample
+    rows = facts.rows if facts.rows is not None else sample.n_rows
+    buffer = _buffer(facts, batch_size, buffer_size, rows)
+    in_order, buffered = Stream(batch_size), Stream(batch_size, buffer)
+    nbytes = sum(array.nbytes for array in sample.columns.values())
+    advice: Advice = advise(judgement, batch_size, buffer, _steps(rows, batch_size), path)
+    return OrderReport(
+        judgement.verdict,
+        judgement.reason,
+        advice.recommendation,
+        tuple(_column(name, kind, facts, judgement, in_order, buffered)
+              for name, kind in facts.schema.items()),
+        tuple(
+            RelationOrder(
+                (e.names[0], e.names[1]),
+                e.kinds,
+                e.p_value,
+                judgement.design_effect(e, in_order),
+                judgement.design_effect(e, buffered),
+            )
+            for e in judgement.products
+        ),
+        rows,
+        sample.rows,
+        facts.fragments,
+        facts.shards,
+        facts.stored_bytes,
+        None if rows is None else round(nbytes / sample.rows * rows),
+        facts.schema,
+        facts.sorting,
+        batch_size,
+        buffer,
+        advice.error_in_order,
+        advice.error_buffered,
+        judgement,
+        facts.ranges,
+    )  # fmt: skip
+
+
+def _shuffled(facts: _Facts, reason: str, batch_size: int, buffer_size: int | None) -> OrderReport:
+    buffer = _buffer(facts, batch_size, buffer_size, facts.rows)
+    return OrderReport(
+        "shuffled", reason, "Stream it as it is.",
+        tuple(ColumnOrder(name, kind, False, ("manifest",)) for name, kind in facts.schema.items()),
+        (), facts.rows, 0, facts.fragments, facts.shards, facts.stored_bytes,
+        None if facts.rows is None else facts.rows * facts.row_nbytes,
+        facts.schema, facts.sorting, batch_size, buffer, 0.0, 0.0,
+    )  # fmt: skip
+
+
+def _buffer(facts: _Facts, batch_size: int, buffer_size: int | None, rows: int | None) -> int:
+    if buffer_size is None:
+        buffer_size = max(DEFAULT_BYTES // max(1, facts.row_nbytes), 4 * batch_size)
+    return buffer_size if rows is None else min(buffer_size, rows)
+
+
+def _steps(rows: int | None, batch_size: int) -> int:
+    return max(STEPS, int(np.ceil((rows or 0) / batch_size / AVERAGED_PART)) + 1)
+
+
+def _column(
+    name: str,
+    kind: str,
+    facts: _Facts,
+    judgement: Judgement,
+    in_order: Stream,
+    buffered: Stream,
+) -> ColumnOrder:
+    if name in facts.unjudged:
+        return ColumnOrder(name, kind, None, (facts.unjudged[name],))
+    evidence: Evidence = judgement.columns[name]
+    ranges = facts.ranges.get(name)
+    trend = None if ranges is None else ranges.trend
+    overlap = None if ranges is None else ranges.overlap
+    p_footers = judgement.by_footers.get(name, 1.0)
+    found = judgement.is_ordered(evidence)
+    if not found and not any(f.tests for f in evidence.features):
+        why = "too few distinct values"
+        return ColumnOrder(name, kind, None, (why,), None, trend, overlap)
+    kinds = (("ranges",) if judgement.follows_ranges(name) else ()) + evidence.kinds
+    effect = judgement.design_effect(evidence, in_order)
+    return ColumnOrder(
+        name,
+        kind,
+        found,
+        kinds,
+        min(evidence.p_value, p_footers),
+        trend,
+        overlap,
+        evidence.lag,
+        (effect - 1) / max(1, in_order.batch_size - 1),
+        effect,
+        judgement.design_effect(evidence, buffered),
+    )
+
+
+def _check_whole_number(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ArgumentError(f"{name} must be a whole number of at least {least}, found {value!r}.")
+
+
+def _is_path(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(item, str | os.PathLike) for item in value)
+    return isinstance(value, str | os.PathLike)

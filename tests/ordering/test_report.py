@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pymc_streaming import (
+    ArraySpec,
+    Fragment,
+    IterableDataset,
+    array_source,
+    errors,
+    generator_source,
+    order_report,
+    parquet_source,
+)
+from pymc_streaming.loader.loader import DEFAULT_BYTES
+from pymc_streaming.ordering import report as report_module
+from pymc_streaming.ordering.plot import plot_report
+from tests.test_real_data import CRITEO, FLIGHTS, needs_criteo, needs_flights
+
+N = 40_000
+
+
+def columns(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=N)
+    return {
+        "x": x,
+        "heavy": rng.standard_cauchy(size=N),
+        "y": 0.5 * x + rng.normal(size=N),
+        "rare": (rng.random(N) < 2e-3).astype(np.int8),
+        "code": rng.integers(0, 20, N),
+        "word": rng.choice(["red", "green", "blue"], N),
+    }
+
+
+def written(path: Path, table: dict, row_group_size: int = 2_000) -> Path:
+    pq.write_table(pa.table(table), path, row_group_size=row_group_size)
+    return path
+
+
+def ordered_columns(report) -> set[str]:
+    return {column.name for column in report.columns if column.ordered}
+
+
+def test_a_shuffled_table(tmp_path):
+    report = order_report(written(tmp_path / "t.parquet", columns()))
+    assert report.verdict == "shuffled"
+    assert ordered_columns(report) == set()
+    assert report.relations == ()
+    assert (report.rows, report.fragments, report.shards) == (N, 20, 1)
+    assert "as it is" in report.recommendation
+    assert report.error_in_order == report.error_buffered == 0.0
+
+
+ORDERS = {
+    "sorted": ("y", lambda t: np.argsort(t["y"])),
+    "by heavy tails": ("heavy", lambda t: np.argsort(t["heavy"])),
+    "groups first": ("rare", lambda t: np.argsort(-t["rare"], kind="stable")),
+    "codes in blocks": (
+        "code",
+        lambda t: np.argsort(np.random.default_rng(1).permutation(20)[t["code"]], kind="stable"),
+    ),
+    "words": ("word", lambda t: np.argsort(t["word"], kind="stable")),
+    "within fragments": ("x", lambda t: np.lexsort((t["x"], np.arange(N) // 2_000))),
+    "drift": ("x", lambda t: np.argsort(0.1 * t["x"] + np.random.default_rng(1).normal(size=N))),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_orders_are_found_and_named(order, tmp_path):
+    name, make = ORDERS[order]
+    table = columns()
+    rows = make(table)
+    report = order_report(
+        written(tmp_path / "t.parquet", {key: value[rows] for key, value in table.items()})
+    )
+    assert report.verdict == "ordered"
+    assert name in ordered_columns(report)
+    assert ordered_columns(report) <= {"x", "y"} | {name}
+    assert name in report.reason or len(ordered_columns(report)) > 1
+
+
+def test_a_relation_that_drifts_is_found_and_named():
+    table = columns()
+    table["y"] = np.linspace(-0.4, 0.4, N) * table["x"] + np.random.default_rng(2).normal(size=N)
+    report = order_report({key: table[key] for key in ("x", "y", "rare")})
+    assert report.verdict == "ordered"
+    assert ordered_columns(report) == set()
+    assert report.relations[0].columns == ("x", "y")
+    assert "relation of columns 'x' and 'y'" in report.reason
+
+
+def test_a_spread_that_drifts_is_found():
+    values = np.linspace(0.8, 1.2, N) * np.random.default_rng(0).normal(size=N)
+    report = order_report({"x": values})
+    assert report.relations[0].columns == ("x", "x")
+    assert "spread of column 'x'" in report.reason
+
+
+def test_nulls_that_follow_the_order_are_found(tmp_path):
+    rng = np.random.default_rng(0)
+    late = rng.random(N) < np.linspace(0.0, 0.2, N)
+    table = {"x": pa.array(rng.normal(size=N), mask=late)}
+    assert ordered_columns(order_report(written(tmp_path / "t.parquet", table))) == {"x"}
+
+
+def test_every_type_is_listed_and_judged_where_it_can_be(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {
+        "date": pa.array(np.sort(rng.integers(0, 400, N)).astype("int32")).cast(pa.date32()),
+        "when": pa.array(rng.integers(0, 10**15, N)).cast(pa.timestamp("us", "UTC")),
+        "took": pa.array(rng.integers(0, 10**9, N)).cast(pa.duration("us")),
+        "price": pa.array(rng.normal(size=N).round(2)).cast(pa.decimal128(10, 2)),
+        "flag": rng.random(N) < 0.5,
+        "level": pa.array(rng.choice(["a", "b"], N)).dictionary_encode(),
+        "list": pa.array([[1.0, 2.0]] * N),
+        "blob": pa.array([b"x"] * N),
+        "same": np.ones(N),
+        "missing": pa.nulls(N, pa.float64()),
+    }
+    report = order_report(written(tmp_path / "t.parquet", table))
+    assert [column.name for column in report.columns] == list(table)
+    judged = {column.name: column.ordered for column in report.columns}
+    assert judged == {
+        "date": True, "when": False, "took": False, "price": False, "flag": False, "level": False,
+        "list": None, "blob": None, "same": None, "missing": None,
+    }  # fmt: skip
+    reasons = {c.name: c.evidence for c in report.columns if c.ordered is None}
+    assert reasons["list"] == ("no single values",)
+    assert reasons["same"] == ("too few distinct values",)
+    assert report.schema["date"] == "date32[day]"
+
+
+def test_of_a_source_it_is_the_batches_that_count(tmp_path):
+    """A date that only a transform sees, and that does not reach the batch."""
+    table = columns() | {"day": np.arange(N) // 100}
+    path = written(tmp_path / "t.parquet", table)
+    assert order_report(path).verdict == "ordered"
+    assert order_report(path, columns=["x", "y"]).verdict == "shuffled"
+    picked = parquet_source(path, columns=["x", "y"])
+    assert order_report(picked).verdict == "shuffled"
+    weekday = parquet_source(
+        path, columns=["x", "day"], transform=lambda block: {"x": block["x"] + block["day"] % 1}
+    )
+    assert order_report(weekday).verdict == "shuffled"
+    kept = parquet_source(path, columns=["x", "day"])
+    assert ordered_columns(order_report(kept)) == {"day"}
+
+
+def test_a_filter_that_keeps_one_stretch(tmp_path):
+    """Footers describe rows that the filter drops."""
+    table = columns() | {"day": np.repeat([0, 1], N // 2)}
+    path = written(tmp_path / "t.parquet", table)
+    source = parquet_source(path, columns=["x", "day"], filters=pc.field("day") == 1)
+    assert order_report(source).verdict == "shuffled"
+
+
+class Promised(IterableDataset):
+    is_shuffled = True
+    blocks_are_fresh = True
+
+    def __init__(self):
+        self.layout = {"x": ArraySpec((), np.dtype("float64"), ("x",))}
+        self.fragments = [Fragment(10_000, "all")]
+
+    def read(self, fragment):
+        raise AssertionError("nothing is to be read")
+
+
+def test_a_source_that_is_known_to_be_shuffled_is_not_read():
+    report = order_report(Promised())
+    assert report.verdict == "shuffled"
+    assert "manifest" in report.reason
+    assert report.sampled_rows == 0
+    json.dumps(report.to_dict())
+    assert "SHUFFLED" in str(report)
+
+
+def endless():
+    rng = np.random.default_rng(0)
+    while True:
+        yield rng.normal(size=1_000)
+
+
+def sorted_endless():
+    for start in range(10**9):
+        yield np.full(1_000, float(start))
+
+
+def test_unknown_where_too_little_can_be_known():
+    few = order_report(np.random.default_rng(0).normal(size=500))
+    assert few.verdict == "unknown"
+    assert "too few" in few.reason
+    constant = order_report(np.ones(50_000))
+    assert constant.verdict == "unknown"
+    assert "distinct values" in constant.reason
+    stream = order_report(generator_source(endless, n_rows=10**9))
+    assert stream.verdict == "unknown"
+    assert "beginning" in stream.reason
+    assert "shuffle" in stream.recommendation
+
+
+def test_a_generator_in_order_is_found_all_the_same():
+    assert order_report(generator_source(sorted_endless, n_rows=10**9)).verdict == "ordered"
+
+
+def test_the_same_seed_gives_the_same_report(tmp_path):
+    path = written(tmp_path / "t.parquet", columns())
+    first, second = (order_report(path, seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_as_plain_data_and_as_text():
+    report = order_report(
+        {"day": np.arange(N) // 400, "x": np.random.default_rng(0).normal(size=N)}
+    )
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["verdict"] == "ordered"
+    assert plain["columns"][0]["name"] == "day"
+    assert plain["columns"][0]["design_effect"] > 100
+    assert set(plain) == set(report.to_dict())
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "day" in str(report)
+
+
+def test_what_to_do_depends_on_what_a_buffer_can_do(tmp_path):
+    y = np.sort(np.random.default_rng(0).normal(size=200_000))
+    path = written(tmp_path / "with space.parquet", {"y": y}, 10_000)
+    poor = order_report(path, batch_size=500, buffer_size=5_000)
+    assert f"pymc-streaming shuffle '{path}' OUTPUT --seed 0" in poor.recommendation
+    assert poor.error_buffered > 0.1
+    better = order_report(path, batch_size=500, buffer_size=50_000)
+    assert "Raise the buffer to the whole table" in better.recommendation
+    enough = order_report(path, batch_size=500)
+    assert enough.buffer_size == 200_000
+    assert enough.error_buffered == 0.0
+    assert enough.recommendation.startswith("Stream it with shuffle=True")
+
+
+def test_the_default_buffer_is_the_loaders():
+    assert report_module.DEFAULT_BYTES == DEFAULT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"buffer_size": -1}, "buffer_size"),
+        ({"seed": True}, "seed"),
+        ({"columns": ["x"]}, "columns"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(options, match):
+    with pytest.raises(errors.ArgumentError, match=match):
+        order_report(np.zeros(10), **options)
+
+
+def test_files_that_cannot_be_meant(tmp_path):
+    with pytest.raises(errors.MissingFileError):
+        order_report(tmp_path / "no.parquet")
+    path = written(tmp_path / "t.parquet", columns())
+    with pytest.raises(errors.SchemaError, match="Did you mean 'heavy'"):
+        order_report(path, columns=["heavi"])
+    pq.write_table(pa.table({"x": pa.array([], pa.float64())}), tmp_path / "empty.parquet")
+    with pytest.raises(errors.RowCountError, match="no rows"):
+        order_report(tmp_path / "empty.parquet")
+
+
+def test_data_frames():
+    frame = pd.DataFrame({"day": np.arange(N) // 400, "x": np.random.default_rng(0).normal(size=N)})
+    assert ordered_columns(order_report(frame)) == {"day"}
+
+
+def test_the_picture(tmp_path):
+    report = order_report(written(tmp_path / "t.parquet", columns() | {"day": np.arange(N)}))
+    plot_report(report, tmp_path / "order.png")
+    assert (tmp_path / "order.png").read_bytes().startswith(b"\x89PNG")
+    plot_report(order_report(np.sort(np.random.default_rng(0).normal(size=N))), tmp_path / "a.svg")
+    with pytest.raises(errors.OutputError, match="cannot be written"):
+        plot_report(report, tmp_path / "no" / "order.png")
+    with pytest.raises(errors.ArgumentError, match="no column"):
+        plot_report(order_report(Promised()), tmp_path / "b.png")
+
+
+def test_arrays_by_name_and_by_number():
+    day = np.arange(N) // 400
+    X = np.column_stack([np.random.default_rng(0).normal(size=N), day])
+    assert ordered_columns(order_report(array_source({"X": X, "day": day}))) == {"X[1]", "day"}
+
+
+@needs_flights
+def test_flights_are_in_the_order_of_their_dates():
+    report = order_report(FLIGHTS)
+    assert report.verdict == "ordered"
+    date = report.columns[0]
+    assert (date.name, date.ordered, date.range_trend) == ("date", True, 1.0)
+    assert "ranges" in date.evidence
+    assert date.design_effect == pytest.approx(4_096, rel=0.1)
+
+
+@needs_criteo
+def test_criteo_is_in_no_order():
+    assert order_report(CRITEO).verdict == "shuffled"

@@ -53,7 +53,7 @@ class StoredTable:
 
         def read(index: int) -> Iterator[Sequence[pa.Array]]:
             file, group = self.footers.groups[index]
-            with opened.borrow(self.files[file], group) as parquet:
+            with opened.borrow(self.files[file], f"row group {group}") as parquet:
                 for batch in parquet.iter_batches(
                     _BATCH_ROWS, row_groups=[group], columns=list(names), use_threads=False
                 ):

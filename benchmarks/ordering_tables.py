@@ -9,6 +9,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pymc_streaming.loader.order import even_permutation
+
 FIRST_RATE, FINAL_PART, AVERAGED_PART = 0.05, 0.01, 0.3
 
 
@@ -169,7 +171,8 @@ def _epochs(
         if window is None:
             yield np.arange(n)
             continue
-        rows = np.concatenate([np.arange(s, min(s + fragment, n)) for s in rng.permutation(starts)])
+        order = starts[even_permutation(len(starts), rng)]
+        rows = np.concatenate([np.arange(start, min(start + fragment, n)) for start in order])
         for start in range(0, n, window):
             rng.shuffle(rows[start : start + window])
         yield rows

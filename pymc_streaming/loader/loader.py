@@ -44,8 +44,8 @@ class DataLoader:
         Number of rows N. "auto" asks the source. A number given for a source that does not
         know is checked at the end of the first pass.
     shuffle : bool, default False
-        Permute the fragments of the source, and the rows within a bounded buffer that is
-        filled from them.
+        Take the fragments of the source in a random order that goes evenly over the table, and
+        permute the rows within a bounded buffer that is filled from them.
     buffer_size : int, optional
         Rows of that buffer. Default: as many as fit in 32 MiB, at least four batches.
     seed : int, optional

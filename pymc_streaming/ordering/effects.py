@@ -36,8 +36,8 @@ class Stream:
     batch_size : int
         Rows of a batch.
     buffer_size : int or None
-        Rows that are permuted together, of fragments in random order; None for the order of
-        the table.
+        Rows that are permuted together, of fragments in the loader's even order; None for the
+        order of the table.
     """
 
     batch_size: int
@@ -131,18 +131,36 @@ class Correlogram:
         return (1 - share) * value + share * short, (1 - share) * error + share * short_error
 
     def _in_window(self, length: float) -> tuple[float, float]:
-        """For consecutive rows of fragments in random order."""
-        if length >= self._pairs.total:
+        """For consecutive rows of fragments in the loader's order.
+
+        Of two fragments at neighbouring places one is from either half of the table. At a
+        distance of two places they are from different quarters of the same half, and in general,
+        where 2^j is the largest power of two that divides the distance, from different halves of
+        the same 2^j-th part of the table.
+        """
+        pairs = self._pairs
+        if length >= pairs.total:
             return 0.0, 0.0
-        if self._pairs.n_fragments == 1:
+        if pairs.n_fragments == 1:
             return _mean(self._fragment, self._weights(length, np.inf))
-        rows = self._pairs.fragment_rows
-        together = self._weights(length, rows)
-        value, error = _mean(self._fragment, together)
-        whole, _ = _mean(self._fragment, self._weights(rows, np.inf))
-        # All rows together have no deviation: what is alike within fragments differs between.
-        apart = -(1 / rows + whole) / (self._pairs.n_fragments - 1)
-        return value + float(1 - together.sum()) * apart, error
+        rows = pairs.fragment_rows
+        value, error = _mean(self._fragment, self._weights(length, rows))
+        # Two rows of a part, or one twice, have a mean S(j); those of different halves of it then
+        # have 2 S(j) - S(j + 1). All rows together have no deviation: S(0) is 0.
+        share = _share_by_part(length / rows, pairs.n_fragments)
+        factor = 2 * np.append(share, 0.0) - np.insert(share, 0, 0.0)
+        weights, itself, within = np.zeros(len(pairs.edges) - 1), 0.0, 0.0
+        for j in range(1, len(factor)):
+            part = max(pairs.total / 2**j, rows)
+            itself += factor[j] / part
+            if part > rows:
+                weights += factor[j] * self._weights(part, np.inf)
+            else:
+                within += factor[j]
+        apart, apart_error = _mean(self._table, weights)
+        whole, whole_error = _mean(self._fragment, self._weights(rows, np.inf))
+        error = float(np.sqrt(error**2 + apart_error**2 + (within * whole_error) ** 2))
+        return value + apart + within * whole + itself, error
 
     def design_effect(self, stream: Stream) -> float:
         """Variance of the mean of a batch, over that of as many random rows.
@@ -193,6 +211,24 @@ class Correlogram:
         integral = 2 * a * (upper - upper**2 * (a + b) / 2 + upper**3 * a * b / 3)
         weights: np.ndarray = np.diff(integral)
         return weights
+
+
+def _share_by_part(places: float, n_fragments: int) -> np.ndarray:
+    """Share of the pairs of rows of a stretch of so many fragments, by the part both are in.
+
+    Entry j is for pairs whose distance in places has 2^j as its largest power of two.
+    """
+    distance = (np.arange(4096) + 0.5) / 4096 * places
+    density = 2 * (1 - distance / places) / 4096
+    below = np.floor(distance).astype(int)
+    beyond = distance - below
+    share = np.bincount(below, density * (1 - beyond), minlength=below[-1] + 2)
+    share += np.bincount(below + 1, density * beyond, minlength=len(share))
+    lag = np.arange(1, len(share))
+    power = np.log2(lag & -lag).astype(int)
+    deepest = int(np.ceil(np.log2(n_fragments)))
+    by_part: np.ndarray = np.bincount(np.minimum(power, deepest - 1), share[1:], minlength=deepest)
+    return by_part
 
 
 def _edges(total: int) -> np.ndarray:

@@ -73,5 +73,5 @@ def as_source(data: object) -> IterableDataset:
 def _is_arrow(path: str | os.PathLike[str]) -> bool:
     if os.fspath(path).endswith(".arrow"):
         return True
-    folder = Path(path)
+    folder = Path(path).expanduser()
     return (folder / MANIFEST_NAME).is_file() and Manifest.read(folder).format == "arrow"

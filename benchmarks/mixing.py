@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_100_000)
     parser.add_argument("--buffer", type=float, default=0.05, help="part of the rows it holds")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, help="folder for the picture")
     options = parser.parse_args()
     print(benchmarks.conditions())

@@ -23,6 +23,8 @@ MEMORY = 2_000
 AVERAGED_PART = 0.3
 #: Stretches in a period of the slowest wave that they show in full.
 PERIOD = 8
+#: Points of an integral over the distance of two rows.
+POINTS = 4_096
 #: Standard errors that a correlation must exceed to be held against a stream.
 BEYOND_NOISE = 2.0
 
@@ -218,8 +220,8 @@ def _share_by_part(places: float, n_fragments: int) -> np.ndarray:
 
     Entry j is for pairs whose distance in places has 2^j as its largest power of two.
     """
-    distance = (np.arange(4096) + 0.5) / 4096 * places
-    density = 2 * (1 - distance / places) / 4096
+    distance = (np.arange(POINTS) + 0.5) / POINTS * places
+    density = 2 * (1 - distance / places) / POINTS
     below = np.floor(distance).astype(int)
     beyond = distance - below
     share = np.bincount(below, density * (1 - beyond), minlength=below[-1] + 2)

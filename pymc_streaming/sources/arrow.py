@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
-from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
+from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
@@ -130,7 +130,7 @@ class ArrowSource(IterableDataset):
         where = files[0].path
         plan: ColumnPlan | PackedPlan
         if is_packed(schema):
-            if categories is not None or transform is not None:
+            if categories not in (None, AUTO) or transform is not None:
                 raise ArgumentError(
                     f"{where}: the rows are stored as one array of numbers, which has no "
                     "categories and takes no transform. Shuffle without dtype to use them."

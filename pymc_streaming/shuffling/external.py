@@ -123,7 +123,7 @@ def preshuffle(
     Notes
     -----
     A row's key is a 64-bit random number, a function of the seed and the row's number; the result
-    is the table sorted by key [1]_ [2]_. The first pass divides the rows by ranges of their keys,
+    is the table sorted by key (Rao 1961; Sandelius 1962). The first pass divides the rows by ranges of their keys,
     the second sorts one range after the other. A range that does not fit in memory is divided
     again. Between the passes the rows are on disk uncompressed, beside the output, so there must
     be room for that and for the result.
@@ -133,10 +133,11 @@ def preshuffle(
 
     References
     ----------
-    .. [1] Rao, C. R. (1961). Generation of random permutations of given number of elements using
-       random sampling numbers. *Sankhyā A* 23, 305-307.
-    .. [2] Sandelius, M. (1962). A simple randomization procedure. *Journal of the Royal
-       Statistical Society B* 24, 472-481.
+    Rao, C. R. (1961). Generation of random permutations of given number of elements using random
+    sampling numbers. *Sankhyā A* 23, 305-307.
+
+    Sandelius, M. (1962). A simple randomization procedure. *Journal of the Royal Statistical
+    Society B* 24, 472-481.
 
     Examples
     --------

@@ -174,7 +174,7 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     kind, files = _find(path)
     with reading(files[0].path):
         schemas = [_schema(kind, file) for file in files]
-    stored = common_schema(schemas, [file.path for file in files], columns)
+        stored = common_schema(schemas, [file.path for file in files], columns)
     pieces = list(_pieces(kind, files, stored))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -199,7 +200,8 @@ def _find(path: Paths) -> tuple[str, list[DataFile]]:
                 )
             return kinds.pop(), files
     assert missing is not None
-    raise missing
+    looked_for = ", ".join(itertools.chain.from_iterable(_KINDS.values()))
+    raise MissingFileError(f"{missing} (In a folder, files named {looked_for} are looked for.)")
 
 
 def _kind_of(file: DataFile) -> str | None:

@@ -109,7 +109,7 @@ def test_the_rows_are_sorted_by_key(source, plain):
         assert found.schema.equals(expected.schema)
 
 
-@pytest.mark.parametrize(("bits", "limit"), [(0, 200_000), (2, 20_000), (6, 600)])
+@pytest.mark.parametrize(("bits", "limit"), [(0, 200_000), (2, 20_000), (6, 6000)])
 def test_equal_keys_leave_rows_in_the_order_of_the_table(bits, limit, tmp_path, monkeypatch):
     """Which happens once in 2**64 pairs: here keys have but a few bits."""
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from pymc_streaming.errors import (
     SchemaError,
 )
 from pymc_streaming.shuffling import external, scratch
+from pymc_streaming.shuffling.keys import row_keys
 from tests.tables import contents, expected_order, rows_of, small_pieces, write
 
 QUIET = {"seed": 0, "progressbar": False}
@@ -105,6 +107,22 @@ def test_the_rows_are_sorted_by_key(source, plain):
         found = rows_of(plain / form)
         assert found.to_pylist() == expected.to_pylist()
         assert found.schema.equals(expected.schema)
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(0, 200_000), (2, 20_000), (6, 6000)])
+def test_equal_keys_leave_rows_in_the_order_of_the_table(bits, limit, tmp_path, monkeypatch):
+    """Which happens once in 2**64 pairs: here keys have but a few bits."""
+
+    def coarse(seed: int, start: int, n_rows: int) -> np.ndarray:
+        return row_keys(seed, start, n_rows) & np.uint64((2**bits - 1) << (64 - bits))
+
+    monkeypatch.setattr(external, "row_keys", coarse)
+    write(tmp_path / "a.parquet", mixed(200), [7, 60])
+    with small_pieces():
+        preshuffle(tmp_path / "a.parquet", tmp_path / "out", memory_limit=limit, workers=2, **QUIET)
+    keys = coarse(0, 0, 200).tolist()
+    found = rows_of(tmp_path / "out")["row"].to_pylist()
+    assert found == sorted(range(200), key=lambda row: (keys[row], row))
 
 
 def test_other_seeds_give_other_orders(source, plain, tmp_path):
@@ -418,6 +436,47 @@ def test_overwrite(tmp_path):
     assert rows_of(tmp_path / "out")["x"].to_pylist() == [2.0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "b.parquet", "out"]
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"layout": 1, "files": []}', '{"layout": 2}'])
+def test_a_manifest_of_something_else_is_not_overwritten(content, tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_manifest.json").write_text(content)
+    with pytest.raises(OutputExistsError, match="not a folder that was shuffled before"):
+        preshuffle(path, tmp_path / "out", overwrite=True, **QUIET)
+    assert contents(tmp_path / "out") == {"_manifest.json": content.encode()}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_was_put_there_meanwhile_is_kept(overwrite, tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))
+    written = external.write_shard
+
+    def meanwhile(*arguments):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").write_text("mine")
+        return written(*arguments)
+
+    monkeypatch.setattr(external, "write_shard", meanwhile)
+    with pytest.raises(OutputExistsError):
+        preshuffle(path, tmp_path / "out", overwrite=overwrite, **QUIET)
+    assert contents(tmp_path / "out") == {"mine": b"mine"}
+
+
+def test_where_a_disk_is_mounted(tmp_path, monkeypatch):
+    """Nothing can be moved there, which would be found out at the very end."""
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "out")
+    with pytest.raises(OutputError, match="out: a disk is mounted here"):
+        preshuffle(path, tmp_path / "out", **QUIET)
+
+
+def test_pieces_are_no_larger_than_arrow_can_count(tmp_path):
+    shuffle = SimpleNamespace(memory=2**50, shards=1)
+    means = external._means(shuffle, 2**40)
+    assert means.run_bytes == means.range_bytes == 2**30
 
 
 def test_overwrite_by_way_of_a_link(tmp_path):

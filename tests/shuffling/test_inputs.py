@@ -333,7 +333,7 @@ def test_a_shuffled_table_is_shuffled_again(tmp_path):
         ("gone", MissingFileError, "gone: the file is not there"),
         ("gone.parquet", MissingFileError, "gone.parquet"),
         ("*.arrow", MissingFileError, "no file matches"),
-        ("empty", MissingFileError, "empty: no file matches"),
+        ("empty", MissingFileError, "empty: no file matches.*csv.gz are looked for"),
         (["a.parquet", "gone.parquet"], MissingFileError, "gone.parquet"),
         (["a.parquet", "a.parquet"], ArgumentError, "a.parquet is listed more than once"),
         ([], ArgumentError, "empty list"),

@@ -66,7 +66,7 @@ KINDS = ("sorted", "blocks", "drift", "relation", "season", "within")
 def ordered_table(
     rng: np.random.Generator,
     kind: str,
-    strengths: tuple[float, float] = (0.01, 1.0),
+    strengths: tuple[float, float] = (0.02, 1.0),
     sizes: tuple[int, int] = (5_000, 1_000_000),
 ) -> Ordered:
     """A linear or logistic regression, the rows of which follow an order of this kind."""

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 failed, 130 interrupted. Wrong usage exits with 2.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pymc_streaming").setLevel(logging.INFO)
     try:
         options.run(options)
     except (StreamingError, OSError) as error:

@@ -21,11 +21,9 @@ from pymc_streaming.errors import (
     NotConvergedWarning,
     OrderedDataError,
     OrderedDataWarning,
-    SourceError,
 )
 from pymc_streaming.loader import BatchStream, DataLoader
-from pymc_streaming.ordering.advice import warning_about
-from pymc_streaming.ordering.report import judge_source, place_of
+from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.checks import check_model
@@ -237,7 +235,7 @@ class Trainer:
         """
         n = whole_number("n", n)
         loader = self.dataloader
-        if self._step is None:
+        if self._step is None and self.on_ordered != "ignore":
             self._check_order(n)
         with (
             FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
@@ -275,15 +273,8 @@ class Trainer:
     def _check_order(self, n: int) -> None:
         """Warn, or refuse, where batches would be no fair sample of the table."""
         loader = self.dataloader
-        whole = loader.buffer_size is not None and loader.buffer_size >= loader.total_size
-        if self.on_ordered == "ignore" or loader.source.is_shuffled or whole:
-            return
-        try:
-            judgement, _ = judge_source(loader.source, loader.total_size)
-        except SourceError:  # which the fit meets where it stands, and keeps what it has until then
-            return
-        message = warning_about(
-            judgement, loader.batch_size, loader.buffer_size, n, place_of(loader.source)
+        message = order_warning(
+            loader.source, loader.total_size, loader.batch_size, loader.buffer_size, n
         )
         if message is None:
             return

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pymc_streaming import cli, demo
+from pymc_streaming import Manifest, cli, demo
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
 
 
 def test_help_teaches(capsys):
@@ -20,6 +24,14 @@ def test_help_teaches(capsys):
         assert word in text
 
 
+@pytest.mark.parametrize("command", ["demo", "inspect", "shuffle", "verify"])
+def test_the_reference_shows_the_help(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert capsys.readouterr().out in REFERENCE.read_text()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -29,6 +41,9 @@ def test_help_teaches(capsys):
         ["demo", "--rows", "10"],
         ["inspect"],
         ["inspect", "t.parquet", "--batch-size", "0"],
+        ["shuffle", "t.parquet"],
+        ["shuffle", "t.parquet", "out", "--format", "csv"],
+        ["verify"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -108,3 +123,41 @@ def test_inspect_what_is_not_there(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "no.parquet" in err
+
+
+def test_shuffle_then_verify(by_day, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "shuffled"
+    arguments = [str(by_day), str(folder), "--seed", "7", "--format", "arrow", "--shards", "3"]
+    assert cli.main(["shuffle", *arguments, "--columns", "noise", "--dtype", "float32"]) == 0
+    out = capsys.readouterr().out
+    assert "30,000 rows in 3 arrow shards" in out
+    assert out.count("\n") == 1
+    assert "GB of disk" in caplog.text
+    manifest = Manifest.read(folder)
+    assert (manifest.seed, manifest.n_rows, len(manifest.shards)) == (7, 30_000, 3)
+    assert cli.main(["verify", str(folder)]) == 0
+    assert "30,000 rows in 3 shards, as they were written" in capsys.readouterr().out
+
+
+def test_verify_names_the_shard_that_was_changed(by_day, tmp_path, capsys):
+    folder = tmp_path / "shuffled"
+    assert cli.main(["shuffle", str(by_day), str(folder), "--shards", "3"]) == 0
+    shard = folder / "part-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    capsys.readouterr()
+    assert cli.main(["verify", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "part-00001.parquet was changed" in err
+
+
+def test_shuffle_into_what_is_there_needs_overwrite(by_day, tmp_path, capsys):
+    folder = tmp_path / "shuffled"
+    assert cli.main(["shuffle", str(by_day), str(folder)]) == 0
+    assert cli.main(["shuffle", str(by_day), str(folder)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["shuffle", str(by_day), str(folder), "--seed", "1", "--overwrite"]) == 0
+    assert Manifest.read(folder).seed == 1

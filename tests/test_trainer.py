@@ -496,7 +496,7 @@ def test_ordered_rows_can_be_an_error_before_anything_is_compiled():
 
 
 def test_nothing_is_looked_at_where_nothing_can_be_wrong(monkeypatch):
-    monkeypatch.setattr("pymc_streaming.trainer.judge_source", never)
+    monkeypatch.setattr("pymc_streaming.ordering.guard.judge_source", never)
     order_trainer(drifting(), 120_000).fit(2)
     order_trainer(drifting(), 6_000, on_ordered="ignore").fit(2)
     known = Recording(drifting(), 2_000)

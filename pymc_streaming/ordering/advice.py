@@ -9,7 +9,7 @@ from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.sources.files import Paths
 
-__all__ = ["HARMLESS", "Advice", "advise", "shuffle_command", "warning_about"]
+__all__ = ["HARMLESS", "Advice", "advise", "shuffle_command"]
 
 #: Errors by the order that are not worth a change, in posterior standard deviations.
 HARMLESS = 0.1
@@ -99,51 +99,4 @@ def advise(
         f"Shuffle the table on disk, once: {command}  No buffer that is much smaller than the "
         f"table mixes it; with {buffer_size:,} rows a fit would be off by about {buffered:.2g} "
         "posterior standard deviations.",
-    )
-
-
-def warning_about(
-    judgement: Judgement,
-    batch_size: int,
-    buffer_size: int | None,
-    steps: int,
-    path: Paths | None = None,
-) -> str | None:
-    """What to say before a fit that the order would spoil; None when there is nothing to say.
-
-    Parameters
-    ----------
-    judgement : Judgement
-        On what the batches are.
-    batch_size : int
-        Rows of a batch.
-    buffer_size : int or None
-        Rows of the shuffle buffer; None without ``shuffle=True``.
-    steps : int
-        Steps of the fit.
-    path : path, optional
-        The table, for the command.
-    """
-    stream = Stream(batch_size, buffer_size)
-    error, evidence = judgement.expected_error(stream, steps)
-    if evidence is None or error < HARMLESS:
-        return None
-    first, *rest = evidence.names
-    if not rest:
-        what = f"column {first!r}"
-    elif rest[0] == first:
-        what = f"the spread of column {first!r}"
-    else:
-        what = f"the relation of columns {first!r} and {rest[0]!r}"
-    how = (
-        "read in order"
-        if buffer_size is None
-        else f"mixed in a buffer of {buffer_size:,} rows, too few for it"
-    )
-    effect = judgement.design_effect(evidence, stream)
-    return (
-        f"The rows are in a meaningful order: {what} follows it. They are {how}, so that the mean "
-        f"of a batch has {effect:,.3g} times the variance that random rows give it, and the result "
-        f"would be off by about {error:.2g} posterior standard deviations. Shuffle the table on "
-        f'disk, once: {shuffle_command(path)}  (on_ordered="ignore" to fit it all the same)'
     )

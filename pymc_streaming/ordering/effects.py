@@ -172,7 +172,7 @@ class Correlogram:
         correlation, error = self.correlation(stream)
         if abs(correlation) < BEYOND_NOISE * error:
             return 1.0
-        return max(0.0, 1 + (stream.batch_size - 1) * correlation)
+        return float(max(0.0, 1 + (stream.batch_size - 1) * correlation))
 
     def wandering(self, stream: Stream, stretch: float) -> float:
         """How far stretches differ, as far as it is certain, in standard errors of the table.

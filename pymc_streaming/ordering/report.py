@@ -19,7 +19,10 @@ from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOr
 from pymc_streaming.ordering.sampling import Advance, Table, source_table
 from pymc_streaming.ordering.stored import open_stored
 from pymc_streaming.sources import IterableDataset, as_source
+from pymc_streaming.sources.arrow import arrow_source
+from pymc_streaming.sources.coerce import is_arrow_path
 from pymc_streaming.sources.files import Paths
+from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.parquet import ParquetSource
 
 __all__ = ["judge_source", "order_report", "place_of"]
@@ -27,6 +30,7 @@ __all__ = ["judge_source", "order_report", "place_of"]
 #: Steps of the fit that predictions are for: the default of `Trainer.fit`; more for a large table,
 #: so that the average covers it once.
 STEPS, AVERAGED_PART = 10_000, 0.3
+_MANIFEST_SAYS = "A manifest says that the rows were put in uniformly random order."
 #: Memory of a loader's buffer, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
 
@@ -115,6 +119,8 @@ def order_report(
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
+        if isinstance(source_or_path, str | os.PathLike) and is_arrow_path(source_or_path):
+            return _of_arrow(source_or_path, columns, batch_size, buffer_size, seed, advance)
         if _is_path(source_or_path):
             return _of_files(source_or_path, columns, batch_size, buffer_size, seed, advance)
         if columns is not None:
@@ -186,8 +192,7 @@ def _of_source(
     rows = source.n_rows
     facts = _Facts(schema, rows, len(source.fragments), source.row_nbytes)
     if source.is_shuffled:
-        reason = "A manifest says that the rows were put in uniformly random order."
-        return _shuffled(facts, reason, batch_size, buffer_size)
+        return _shuffled(facts, _MANIFEST_SAYS, batch_size, buffer_size)
     judgement, footers = judge_source(source, seed=seed, advance=advance)
     if footers is not None:
         facts.add(footers, len(source.files))  # type: ignore[attr-defined]
@@ -217,6 +222,27 @@ def _of_files(
     }
     judgement = judge(table, stored.footers.ranges, seed, None, advance)
     return _report(facts, judgement, batch_size, buffer_size, path)
+
+
+def _of_arrow(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None,
+    batch_size: int,
+    buffer_size: int | None,
+    seed: int,
+    advance: Advance,
+) -> OrderReport:
+    manifest = find_manifest(path, "arrow")
+    if manifest is None:
+        source = arrow_source(path, columns=columns, categories="auto")
+        return _of_source(source, batch_size, buffer_size, seed, advance)
+    names = manifest.columns if columns is None else columns
+    schema = {name: manifest.columns[name] for name in names}
+    n_bytes = sum(shard.bytes for shard in manifest.shards)
+    fragments = sum(-(-shard.rows // manifest.rows_per_fragment) for shard in manifest.shards)
+    facts = _Facts(schema, manifest.n_rows, fragments, n_bytes // max(1, manifest.n_rows))
+    facts.shards, facts.stored_bytes = len(manifest.shards), n_bytes
+    return _shuffled(facts, _MANIFEST_SAYS, batch_size, buffer_size)
 
 
 class _Facts:

@@ -224,8 +224,10 @@ def _reaches(counts: np.ndarray, decoded_rows: int, random: np.random.Generator)
     """How many rows of each chosen fragment may be decoded."""
     even = max(BLOCK_ROWS, decoded_rows // len(counts))
     reach: np.ndarray = np.minimum(counts, even)
+    # In few and long fragments most of the table lies deep.
+    deepest = decoded_rows // 2 if len(counts) >= FEWEST_FRAGMENTS else 4 * decoded_rows
     deep = random.permutation(len(counts))[:2]
-    reach[deep] = np.minimum(counts[deep], max(even, decoded_rows // 2))
+    reach[deep] = np.minimum(counts[deep], max(even, deepest))
     return reach
 
 

@@ -43,6 +43,8 @@ _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 # How the work is cut up. A worker with less memory would spend its time on the seams.
 _LEAST_WORKER_BYTES = 24 * 2**20
 _LEAST_RUN_BYTES, _RUNS = 12 * 2**20, 64
+# A batch of strings or lists counts what it holds in 32 bits.
+_MOST_RUN_BYTES = 2**30
 # Rows are put in order several times as fast where they fit in the cache of the processor.
 _CACHED_BYTES = 8 * 2**20
 # What a run has of a cell is read in one go: the larger, the fewer; and at least so much.
@@ -123,7 +125,7 @@ def preshuffle(
     Notes
     -----
     A row's key is a 64-bit random number, a function of the seed and the row's number; the result
-    is the table sorted by key [1]_ [2]_. The first pass divides the rows by ranges of their keys,
+    is the table sorted by key (Rao 1961; Sandelius 1962). The first pass divides the rows by ranges of their keys,
     the second sorts one range after the other. A range that does not fit in memory is divided
     again. Between the passes the rows are on disk uncompressed, beside the output, so there must
     be room for that and for the result.
@@ -133,10 +135,11 @@ def preshuffle(
 
     References
     ----------
-    .. [1] Rao, C. R. (1961). Generation of random permutations of given number of elements using
-       random sampling numbers. *Sankhyā A* 23, 305-307.
-    .. [2] Sandelius, M. (1962). A simple randomization procedure. *Journal of the Royal
-       Statistical Society B* 24, 472-481.
+    Rao, C. R. (1961). Generation of random permutations of given number of elements using random
+    sampling numbers. *Sankhyā A* 23, 305-307.
+
+    Sandelius, M. (1962). A simple randomization procedure. *Journal of the Royal Statistical
+    Society B* 24, 472-481.
 
     Examples
     --------
@@ -232,9 +235,9 @@ class _Means:
 
 def _means(shuffle: _Shuffle, share: int) -> _Means:
     total = shuffle.memory
+    range_bytes = min(share // 4, _MOST_RUN_BYTES)
     # A run is there three times while it is divided: as read, in one piece, and in order.
-    run_bytes = min(share // 6, max(_LEAST_RUN_BYTES, total // _RUNS))
-    range_bytes = share // 4
+    run_bytes = min(share // 6, _MOST_RUN_BYTES, max(_LEAST_RUN_BYTES, total // _RUNS))
     wanted = min(total // _CACHED_BYTES, run_bytes // _GOOD_PIECE_BYTES)
     needed = min(int(1.25 * total / range_bytes), run_bytes // _LEAST_PIECE_BYTES)
     cells = min(max(wanted, needed), _MOST_CELLS)

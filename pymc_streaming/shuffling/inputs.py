@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -174,7 +175,7 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     kind, files = _find(path)
     with reading(files[0].path):
         schemas = [_schema(kind, file) for file in files]
-    stored = common_schema(schemas, [file.path for file in files], columns)
+        stored = common_schema(schemas, [file.path for file in files], columns)
     pieces = list(_pieces(kind, files, stored))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))
@@ -199,7 +200,8 @@ def _find(path: Paths) -> tuple[str, list[DataFile]]:
                 )
             return kinds.pop(), files
     assert missing is not None
-    raise missing
+    looked_for = ", ".join(itertools.chain.from_iterable(_KINDS.values()))
+    raise MissingFileError(f"{missing} (In a folder, files named {looked_for} are looked for.)")
 
 
 def _kind_of(file: DataFile) -> str | None:

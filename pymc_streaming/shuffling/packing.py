@@ -37,9 +37,10 @@ class Packing:
     def __init__(self, schema: pa.Schema, dtype: object, together: bool, where: str) -> None:
         try:
             kind = np.dtype(dtype)  # type: ignore[call-overload]
+            known = kind in (np.dtype(np.float32), np.dtype(np.float64))
         except TypeError:
-            kind = None
-        if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+            known = False  # None would not do: NumPy takes it for float64
+        if not known:
             raise ArgumentError(f'dtype must be "float32" or "float64", found {dtype!r}.')
         self._plan = plan_columns(schema, schema.names, None, None, where, floating=kind)
         self._spec = self._plan.layout[SINGLE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,18 @@ def common_schema(
         refuse_other_packing(schema, first, path, paths[0])
     # A file without nulls may say so, another may have some.
     stored = [f.with_nullable(True).with_type(_stored_as(f.type, several)) for f in fields.values()]
-    return pa.schema(stored, first.metadata if columns is None else None)
+    return pa.schema(stored, _metadata(first) if columns is None else None)
+
+
+def _metadata(schema: pa.Schema) -> dict[bytes, bytes] | None:
+    """Without what pandas notes of an index that counts the rows: they are others now."""
+    metadata: dict[bytes, bytes] | None = schema.metadata
+    if not metadata or b"pandas" not in metadata:
+        return metadata
+    pandas = json.loads(metadata[b"pandas"])
+    columns = [index for index in pandas["index_columns"] if isinstance(index, str)]
+    noted = json.dumps(pandas | {"index_columns": columns})
+    return metadata | {b"pandas": noted.encode()}
 
 
 def _asked(columns: Any) -> list[str]:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError
-from pymc_streaming.sources.manifest import MANIFEST_NAME, Shard, missing_or_resized
+from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError, SourceError
+from pymc_streaming.sources.manifest import Manifest, Shard, missing_or_resized
 
 __all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
@@ -34,8 +34,8 @@ class Workspace:
         Folders for the first pass, and for what the second one makes of it.
     """
 
-    def __init__(self, folder: Path, output: Path) -> None:
-        self.folder, self.output = folder, output
+    def __init__(self, folder: Path, output: Path, overwrite: bool) -> None:
+        self.folder, self.output, self._overwrite = folder, output, overwrite
         self.runs, self.shards = folder / "runs", folder / "shards"
 
     def adopt(self, task: dict[str, Any], means: dict[str, Any], limit: int) -> dict[str, Any]:
@@ -107,7 +107,14 @@ class Workspace:
         shutil.rmtree(self.folder)
 
     def deliver(self) -> None:
-        """Move the shards to the output, in the place of what is there."""
+        """Move the shards to the output, in the place of what may be replaced there.
+
+        Raises
+        ------
+        OutputExistsError
+            If something else has been put there in the meantime.
+        """
+        _check_output(self.output, self._overwrite)
         former = self.folder / "former"
         if self.output.exists():
             shutil.rmtree(former, ignore_errors=True)
@@ -145,10 +152,10 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
                     f"{output}: another process is shuffling into this folder right now. Wait for "
                     "it, or choose another output."
                 ) from error
-            workspace = Workspace(folder, output)
+            workspace = Workspace(folder, output, overwrite)
             try:
                 _check_output(output, overwrite)
-            except OutputExistsError:
+            except OutputError:
                 if not workspace.shards.exists():  # the end of a shuffle that was delivered
                     workspace.remove()
                 raise
@@ -162,6 +169,11 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
+    if output.is_mount():
+        raise OutputError(
+            f"{output}: a disk is mounted here, and a finished folder cannot be moved to its "
+            "place. Choose a folder on that disk."
+        )
     if not output.exists() and not output.is_symlink():
         return
     if output.is_dir() and not any(output.iterdir()):
@@ -171,11 +183,13 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"{output}: there is something here already. Choose another output, or say "
             "overwrite=True (--overwrite) to replace a folder that was shuffled before."
         )
-    if not (output / MANIFEST_NAME).is_file():
+    try:
+        Manifest.read(output)
+    except (SourceError, OSError) as error:
         raise OutputExistsError(
-            f"{output}: this is not a folder that was shuffled before (it has no {MANIFEST_NAME}), "
-            "so it is not overwritten. Remove it, or choose another output."
-        )
+            f"{output}: this is not a folder that was shuffled before, so it is not overwritten "
+            f"({error}). Remove it, or choose another output."
+        ) from error
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
-from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
+from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
@@ -126,11 +127,11 @@ class ArrowSource(IterableDataset):
         files = find_files(path, pattern)
         self._files = {file.path: file for file in files}
         with _opened(files[0]) as (opened, _):
-            schema = opened.schema
+            schema, packed = opened.schema, is_packed(opened.schema)
         where = files[0].path
         plan: ColumnPlan | PackedPlan
-        if is_packed(schema):
-            if categories is not None or transform is not None:
+        if packed:
+            if categories not in (None, AUTO) or transform is not None:
                 raise ArgumentError(
                     f"{where}: the rows are stored as one array of numbers, which has no "
                     "categories and takes no transform. Shuffle without dtype to use them."
@@ -139,8 +140,8 @@ class ArrowSource(IterableDataset):
         else:
             plan = plan_columns(schema, columns, categories, transform, where)
             names = plan.names
-        self._names = names
-        self.fragments, found, nulls = self._survey(schema, plan, every=columns is None)
+        self._names, self._schema = names, schema
+        self.fragments, found, nulls = self._survey(plan, every=columns is None)
         if not self.fragments:
             raise RowCountError(f"{where}: there are no rows, expected at least one.")
         if isinstance(plan, ColumnPlan):
@@ -167,21 +168,18 @@ class ArrowSource(IterableDataset):
             yield {name: mapped.writable(array) for name, array in block.items()}
 
     def _survey(
-        self, schema: pa.Schema, plan: ColumnPlan | PackedPlan, every: bool
+        self, plan: ColumnPlan | PackedPlan, every: bool
     ) -> tuple[list[IpcBatch], dict[str, set[Any]], set[str]]:
         """The record batches, levels of categories, and the columns that hold a null."""
         auto = plan.auto if isinstance(plan, ColumnPlan) else []
         levels: dict[str, set[Any]] = {name: set() for name in auto}
         fragments, nulls = [], set()
-        first = next(iter(self._files))
         for file in self._files.values():
             with _opened(file) as (opened, _):
                 if opened.num_record_batches:
-                    _check_schema(opened.schema, schema, self._names, every, file.path, first)
+                    self._check_schema(opened.schema, file.path, every)
                 for number in range(opened.num_record_batches):
-                    batch = opened.get_batch(number).select(self._names)
-                    if auto:
-                        batch.validate(full=True)
+                    batch = self._batch(opened, number, file.path, full=bool(auto))
                     origin = f"{file.label}, record batch {number}"
                     if batch.num_rows:
                         fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
@@ -198,11 +196,39 @@ class ArrowSource(IterableDataset):
                     f"{fragment.origin}: the file now has {opened.num_record_batches:,} record "
                     "batches. It was written again since the source was made; make the source anew."
                 )
-            batch = opened.get_batch(fragment.number).select(self._names)
-            batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
+            self._check_schema(opened.schema, fragment.path)  # it may be another file by now
+            batch = self._batch(opened, fragment.number, fragment.path)
             rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows), mapped
+
+    def _batch(self, opened: Any, number: int, path: str, *, full: bool = True) -> pa.RecordBatch:
+        with reading(f"{path}, record batch {number}"):
+            batch = opened.get_batch(number).select(self._names)
+            # There are no checksums, and Arrow follows any offset; `full` looks at each of them.
+            batch.validate(full=full)
+            return batch
+
+    def _check_schema(self, schema: pa.Schema, path: str, every_column: bool = False) -> None:
+        first, there = next(iter(self._files)), Counter(schema.names)
+        for name in self._names:
+            if not there[name]:
+                raise SchemaError(missing_column(name, list(there), path) + f" It is in {first}.")
+            if there[name] > 1:
+                raise SchemaError(f"{path}: column {name!r} is there more than once.")
+            found, kind = (canonical_type(s.field(name).type) for s in (schema, self._schema))
+            if found != kind:
+                raise SchemaError(
+                    f"{path}: column {name!r} has type {found}, but {kind} in {first}. Write all "
+                    "files with the same types, or read them as separate sources."
+                )
+        extra = sorted(there.keys() - set(self._names))
+        if every_column and extra:
+            raise SchemaError(
+                f"{path}: column {extra[0]!r} is not in {first}. Select the columns you want with "
+                "`columns`."
+            )
+        refuse_other_packing(schema, self._schema, path, first)
 
 
 class _Mapped:
@@ -245,31 +271,3 @@ def _opened(file: DataFile) -> Iterator[tuple[Any, _Mapped | _Fetched]]:
         else:
             with file.filesystem.open_input_file(file.inner_path) as fetched:
                 yield pa.ipc.open_file(fetched), _Fetched()
-
-
-def _check_schema(
-    schema: pa.Schema,
-    expected: pa.Schema,
-    names: Sequence[str],
-    every: bool,
-    path: str,
-    first: str,
-) -> None:
-    for name in names:
-        if name not in schema.names:
-            raise SchemaError(missing_column(name, schema.names, path) + f" It is in {first}.")
-        if schema.names.count(name) > 1:
-            raise SchemaError(f"{path}: column {name!r} is there more than once.")
-        found, kind = (canonical_type(s.field(name).type) for s in (schema, expected))
-        if found != kind:
-            raise SchemaError(
-                f"{path}: column {name!r} has type {found}, but {kind} in {first}. Write all files "
-                "with the same types, or read them as separate sources."
-            )
-    extra = sorted(set(schema.names) - set(names))
-    if every and extra:
-        raise SchemaError(
-            f"{path}: column {extra[0]!r} is not in {first}. Select the columns you want with "
-            "`columns`."
-        )
-    refuse_other_packing(schema, expected, path, first)

@@ -16,7 +16,7 @@ from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest
 from pymc_streaming.sources.memory import array_source, is_table, table_source
 from pymc_streaming.sources.parquet import parquet_source
 
-__all__ = ["as_source"]
+__all__ = ["as_source", "is_arrow_path"]
 
 
 def as_source(data: object) -> IterableDataset:
@@ -57,7 +57,7 @@ def as_source(data: object) -> IterableDataset:
             "blocks()."
         )
     if isinstance(data, str | os.PathLike):
-        return arrow_source(data) if _is_arrow(data) else parquet_source(data)
+        return arrow_source(data) if is_arrow_path(data) else parquet_source(data)
     if isinstance(data, np.ndarray | Mapping):
         return array_source(data)
     if is_table(data):
@@ -70,8 +70,9 @@ def as_source(data: object) -> IterableDataset:
     )
 
 
-def _is_arrow(path: str | os.PathLike[str]) -> bool:
+def is_arrow_path(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is an Arrow file, or a folder of them that was shuffled."""
     if os.fspath(path).endswith(".arrow"):
         return True
-    folder = Path(path)
+    folder = Path(path).expanduser()
     return (folder / MANIFEST_NAME).is_file() and Manifest.read(folder).format == "arrow"

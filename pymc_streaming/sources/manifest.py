@@ -96,7 +96,7 @@ class Manifest:
         ManifestError
             If it is no manifest.
         """
-        path = Path(folder) / MANIFEST_NAME
+        path = _place(folder) / MANIFEST_NAME
         try:
             content: dict[str, Any] = json.loads(path.read_text())
             layout = content.pop("layout")
@@ -120,25 +120,30 @@ class Manifest:
 
     def paths(self, folder: Any) -> list[str]:
         """Paths of the shards in a folder, in order."""
-        return [str(Path(folder) / shard.file) for shard in self.shards]
+        return [str(_place(folder) / shard.file) for shard in self.shards]
 
     def check_sizes(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless every shard is there with its size."""
-        problems = [p for shard in self.shards if (p := missing_or_resized(Path(folder), shard))]
+        place = _place(folder)
+        problems = [p for shard in self.shards if (p := missing_or_resized(place, shard))]
         _refuse(folder, problems)
 
     def verify(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless every shard is byte for byte what was written."""
-        problems = []
+        place, problems = _place(folder), []
         for shard in self.shards:
-            problem = missing_or_resized(Path(folder), shard)
+            problem = missing_or_resized(place, shard)
             if problem is None:
-                with (Path(folder) / shard.file).open("rb") as file:
+                with (place / shard.file).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                         problem = f"{shard.file} was changed: its checksum is another"
             if problem:
                 problems.append(problem)
         _refuse(folder, problems)
+
+
+def _place(folder: str | os.PathLike[str]) -> Path:
+    return Path(folder).expanduser()
 
 
 def missing_or_resized(folder: Path, shard: Shard) -> str | None:
@@ -175,7 +180,7 @@ def find_manifest(path: Any, format: str) -> Manifest | None:  # noqa: A002
     """
     if not isinstance(path, str | os.PathLike):
         return None
-    folder = Path(path)
+    folder = _place(path)
     if not (folder / MANIFEST_NAME).is_file():
         return None
     manifest = Manifest.read(folder)

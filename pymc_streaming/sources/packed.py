@@ -82,9 +82,14 @@ class PackedPlan:
                 f"{self.where}: the rows are stored as one array, so columns must be a list of "
                 f"names, found {asked!r}. To have several arrays, shuffle without dtype."
             )
-        for name in asked or ():
+        names = list(self.stored if asked is None else asked)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ArgumentError(f"columns must hold names as strings, found {asked!r}.")
+        for name in names:
             if name not in self.stored:
                 raise SchemaError(missing_column(name, self.stored, self.where))
+            if names.count(name) > 1:
+                raise SchemaError(f"{self.where}: column {name!r} is selected more than once.")
 
     @property
     def stored(self) -> tuple[str, ...]:

@@ -84,8 +84,8 @@ def test_killed_between_any_two_acts_on_files(tmp_path, complete, runs):
     from_nothing = len(runs)
     rng, fewer = random.Random(0), 0
     # The last acts are the delivery of the output and the removal of the rest.
-    last = range(acts - 40, acts - 1, 4)
-    for act in [*rng.sample(range(acts - 40), 10), *last, acts - 1]:
+    last = range(acts - 40, acts - 1, 5)
+    for act in [*rng.sample(range(acts - 40), 5), *last, acts - 1]:
         for overwrite in (False, True):
             output = tmp_path / f"out-{act}-{overwrite}"
             if overwrite:  # what is there must stay until the new one is complete
@@ -107,7 +107,7 @@ def test_killed_between_any_two_acts_on_files(tmp_path, complete, runs):
                     fewer += len(runs) < from_nothing
             assert contents(output) == complete
             assert not list(tmp_path.glob(".out-*"))
-    assert fewer >= 5
+    assert fewer >= 3
 
 
 def test_killed_at_random_moments(tmp_path, runs):

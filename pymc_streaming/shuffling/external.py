@@ -125,10 +125,10 @@ def preshuffle(
     Notes
     -----
     A row's key is a 64-bit random number, a function of the seed and the row's number; the result
-    is the table sorted by key (Rao 1961; Sandelius 1962). The first pass divides the rows by ranges of their keys,
-    the second sorts one range after the other. A range that does not fit in memory is divided
-    again. Between the passes the rows are on disk uncompressed, beside the output, so there must
-    be room for that and for the result.
+    is the table sorted by key (Rao 1961; Sandelius 1962). The first pass divides the rows by
+    ranges of their keys, the second sorts one range after the other. A range that does not fit in
+    memory is divided again. Between the passes the rows are on disk uncompressed, beside the
+    output; as shards are written, the rows they came from are removed.
 
     When it is stopped, at any moment and in whatever way, the output is absent or complete. What
     was finished stays in a hidden folder beside it, and the same call goes on there.

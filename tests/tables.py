@@ -83,16 +83,15 @@ def small_pieces(run_bytes: int = 1024) -> Iterator[None]:
 
 def shuffle_and_die(source: Path, output: Path, event: int | None, options: dict[str, Any]) -> None:
     """Shuffle in small pieces; with `event`, kill this process at that one of its file events."""
-    seen = 0
+    seen: list[str] = []
 
-    def count(name: str, _: Any) -> None:
-        nonlocal seen
+    def count(name: str, arguments: tuple[Any, ...]) -> None:
         if name in {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}:
-            if seen == event:
+            if len(seen) == event:
                 os.kill(os.getpid(), 9)
-            seen += 1
+            seen.append(f"{name} {arguments}")
 
     sys.addaudithook(count)
     with small_pieces():
         preshuffle(source, output, seed=0, progressbar=False, **options)
-    (output.parent / "events").write_text(str(seen))
+    (output.parent / "events").write_text("\n".join(seen))

@@ -20,7 +20,13 @@ import pyarrow as pa
 
 from pymc_streaming.arguments import parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, SchemaError
-from pymc_streaming.shuffling.inputs import InputTable, Piece, memory_of, open_table
+from pymc_streaming.shuffling.inputs import (
+    InputTable,
+    Piece,
+    has_fixed_width,
+    memory_of,
+    open_table,
+)
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
 from pymc_streaming.shuffling.packing import Packing
 from pymc_streaming.shuffling.progress import ShuffleProgress
@@ -278,7 +284,7 @@ class _Shuffle:
             row_bytes = float(np.dtype(dtype).itemsize * len(table.stored))
         _refuse_unwritable(self._schema, format, table.files[0].path)
         self.memory = int(table.n_rows * row_bytes)
-        self._rows_per_fragment = rows_per_fragment or _fragment_rows(row_bytes)
+        self._asked_rows, self._row_bytes = rows_per_fragment, row_bytes
         self.shards = shards or _shard_count(self.memory)
         self._stop = threading.Event()
 
@@ -297,7 +303,7 @@ class _Shuffle:
             "schema": self._schema.to_string(show_schema_metadata=True),
             "seed": self._seed,
             "format": self._format,
-            "rows_per_fragment": self._rows_per_fragment,
+            "rows_per_fragment": self._asked_rows,
             "shards": self.shards,
             "versions": [version("pymc-streaming"), pa.__version__],
         }
@@ -319,18 +325,20 @@ class _Shuffle:
     def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
         """The first pass: rows and bytes of every cell."""
         tasks = list(enumerate(self._tasks()))
-        sizes = np.zeros((len(self._partition.cells), 2), np.int64)
+        sizes, n_bytes = np.zeros((len(self._partition.cells), 2), np.int64), 0
         adding = threading.Lock()
 
         def divide(task: tuple[int, list[list[Piece]]]) -> None:
+            nonlocal n_bytes
             number, units = task
             name = f"task-{number:06d}"
             found = self._workspace.read(name)
             if found is None:
-                found = self._divide(name, units).tolist()
+                found = self._divide(name, units)
                 self._workspace.write(name, found)
             with adding:  # not later: the sizes of all tasks would pile up
-                sizes[:] += np.array(found)
+                sizes[:] += np.array(found["sizes"])
+                n_bytes += found["bytes"]
             progress.divided(sum(piece.n_rows for unit in units for piece in unit))
 
         for _ in self._in_threads(divide, tasks, threads):
@@ -343,6 +351,9 @@ class _Shuffle:
                 f"{self._table.files[0].path}: files were changed while they were read. Run the "
                 "shuffle again when nobody writes them."
             )
+        if self._convert is None and not has_fixed_width(self._schema):
+            # What was sampled may have been short: rows that are sorted often begin so.
+            self._row_bytes = n_bytes / max(1, self._table.n_rows)
         return sizes
 
     def _tasks(self) -> Iterator[list[list[Piece]]]:
@@ -359,12 +370,12 @@ class _Shuffle:
         if task:
             yield task
 
-    def _divide(self, name: str, units: list[list[Piece]]) -> np.ndarray:
+    def _divide(self, name: str, units: list[list[Piece]]) -> dict[str, Any]:
         for leftover in self._partition.files(f"{name}-"):
             leftover.unlink()
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
         held: list[pa.RecordBatch] = []
-        start, runs, held_bytes, where = units[0][0].start, 0, 0, ""
+        start, runs, held_bytes, n_bytes, where = units[0][0].start, 0, 0, 0, ""
 
         def flush() -> None:
             nonlocal start, runs, sizes, held_bytes
@@ -385,12 +396,18 @@ class _Shuffle:
                 for batch, where in rows:
                     self._check_stop()
                     held.append(self._convert(batch, where) if self._convert else batch)
+                    n_bytes += memory_of(held[-1])  # by batches, which the table alone cuts
                     held_bytes += memory_of(held[-1])
                     if held_bytes >= self._means.run_bytes:
                         flush()
         if held:
             flush()
-        return sizes
+        return {"sizes": sizes.tolist(), "bytes": n_bytes}
+
+    @property
+    def rows_per_fragment(self) -> int:
+        """Rows of a fragment of the result, once all rows have been seen."""
+        return self._asked_rows or _fragment_rows(self._row_bytes)
 
     def write(self, sizes: np.ndarray, threads: int, progress: ShuffleProgress) -> list[Shard]:
         """The second pass: all shards."""
@@ -414,7 +431,7 @@ class _Shuffle:
                     self._until_stopped(ranges),
                     self._schema,
                     self._format,
-                    self._rows_per_fragment,
+                    self.rows_per_fragment,
                 )
                 self._workspace.write(name, asdict(shard))
             progress.written(shard.rows)
@@ -437,7 +454,7 @@ class _Shuffle:
             seed=self._seed,
             n_rows=n_rows,
             columns={field.name: str(field.type) for field in self._schema},
-            rows_per_fragment=self._rows_per_fragment,
+            rows_per_fragment=self.rows_per_fragment,
             source=[file.path for file in self._table.files],
             source_rows=self._table.n_rows,
             source_fingerprint=self._fingerprint,
@@ -491,7 +508,7 @@ def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # n
 
 
 def _fragment_rows(row_bytes: float) -> int:
-    rows = 1 << (max(1, int(_FRAGMENT_BYTES / row_bytes)).bit_length() - 1)
+    rows = 1 << (max(1, int(_FRAGMENT_BYTES / max(1.0, row_bytes))).bit_length() - 1)
     return max(_LEAST_FRAGMENT_ROWS, min(rows, _MOST_FRAGMENT_ROWS))
 
 

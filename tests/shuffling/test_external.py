@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pymc_streaming import parquet_source, preshuffle
+from pymc_streaming import Manifest, parquet_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
     MissingValueError,
@@ -231,6 +231,21 @@ def test_a_fragment_of_millions_of_rows(tmp_path):
 )
 def test_default_rows_of_a_fragment(row_bytes, rows):
     assert external._fragment_rows(row_bytes) == rows
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_fragments_are_cut_by_what_all_rows_take(form, tmp_path):
+    """Rows that are sorted often begin with short ones, and only the first are sampled."""
+    text = ["short"] * 300 + [f"{i % 7}" * 10_000 for i in range(1500)]
+    write(tmp_path / "a.parquet", pa.table({"text": text}))
+    options = {"format": form, "memory_limit": "24MiB", **QUIET}
+    manifest = preshuffle(tmp_path / "a.parquet", tmp_path / "out", workers=1, **options)
+    assert manifest.rows_per_fragment == 512  # of 8.3 kB
+    preshuffle(tmp_path / "a.parquet", tmp_path / "again", **options | {"memory_limit": "1GB"})
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+    with small_pieces():
+        preshuffle(tmp_path / "a.parquet", tmp_path / "given", rows_per_fragment=7, **options)
+    assert Manifest.read(tmp_path / "given").rows_per_fragment == 7
 
 
 @pytest.mark.parametrize(
@@ -563,9 +578,11 @@ def test_where_nothing_can_be_written(parent, tmp_path):
 # Memory --------------------------------------------------------------------------------
 
 _MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from pymc_streaming import preshuffle
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+status = Path("/proc/self/status")
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) / 1024
 before = peak()
 preshuffle(sys.argv[1], sys.argv[2], seed=0, memory_limit=sys.argv[3], workers=2, format="arrow",
            progressbar=False)
@@ -573,6 +590,8 @@ print(peak() - before)
 """
 
 
+# Not ru_maxrss, which a process takes over from the one that starts it.
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
 def test_memory_is_bounded(tmp_path):
     # About 380 MB of rows, little in the file: values and strings come from a few.
     n_rows, levels = 360_000, np.random.default_rng(0).normal(size=100)
@@ -590,4 +609,4 @@ def test_memory_is_bounded(tmp_path):
         check=False,
     )
     assert not run.returncode, run.stderr
-    assert float(run.stdout) < 64 + 250  # MiB
+    assert 30 < float(run.stdout) < 64 + 250  # MiB

@@ -176,7 +176,7 @@ def judge(
     products = [
         _evidence((first, second), [feature], n_tests, PRODUCT_LEVEL)
         for (first, second), made in tests.items()
-        if min((t.p_value for t in made), default=1.0) * n_tests < PRODUCT_LEVEL
+        if made and min(t.p_value for t in made) * n_tests < PRODUCT_LEVEL
         for feature in [product_feature(scores[first], scores[second], made, layout)]
     ]
     by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}

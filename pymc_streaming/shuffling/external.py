@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from pymc_streaming.arguments import parse_bytes, whole_number
-from pymc_streaming.errors import ArgumentError, SchemaError
+from pymc_streaming.errors import ArgumentError, OutputError, SchemaError
 from pymc_streaming.shuffling.inputs import (
     InputTable,
     Piece,
@@ -276,6 +276,7 @@ class _Shuffle:
         self._table, self._workspace = table, workspace
         self._seed, self._format = seed, format
         self._convert: Packing | None = None
+        self._dtype = None if dtype is None else str(dtype)
         self._schema, row_bytes = table.stored, table.row_bytes
         if dtype is not None:
             where = table.files[0].path
@@ -305,6 +306,7 @@ class _Shuffle:
             "format": self._format,
             "rows_per_fragment": self._asked_rows,
             "shards": self.shards,
+            "dtype": self._dtype,
             "versions": [version("pymc-streaming"), pa.__version__],
         }
         self._means = _Means(**self._workspace.adopt(task, asdict(means), limit))
@@ -333,7 +335,7 @@ class _Shuffle:
             number, units = task
             name = f"task-{number:06d}"
             found = self._workspace.read(name)
-            if found is None:
+            if found is None or self._has_lost(found["files"]):
                 found = self._divide(name, units)
                 self._workspace.write(name, found)
             with adding:  # not later: the sizes of all tasks would pile up
@@ -355,6 +357,17 @@ class _Shuffle:
             # What was sampled may have been short: rows that are sorted often begin so.
             self._row_bytes = n_bytes / max(1, self._table.n_rows)
         return sizes
+
+    def _has_lost(self, files: dict[str, int]) -> bool:
+        """Whether files of a finished task are needed and not what they were."""
+        for name, size in files.items():
+            path = self._workspace.runs / name
+            if path.is_file() and path.stat().st_size == size:
+                continue
+            shards = self._partition.shards_of(self._partition.group_in(path))
+            if not all(self._workspace.written(shard) for shard in shards):
+                return True
+        return False
 
     def _tasks(self) -> Iterator[list[list[Piece]]]:
         """Units of reading, as many together as fill a run."""
@@ -402,7 +415,11 @@ class _Shuffle:
                         flush()
         if held:
             flush()
-        return {"sizes": sizes.tolist(), "bytes": n_bytes}
+        files = {
+            str(path.relative_to(self._workspace.runs)): path.stat().st_size
+            for path in self._partition.files(f"{name}-")
+        }
+        return {"sizes": sizes.tolist(), "bytes": n_bytes, "files": files}
 
     @property
     def rows_per_fragment(self) -> int:
@@ -448,7 +465,13 @@ class _Shuffle:
     def manifest(self, shards: list[Shard]) -> Manifest:
         """What was written, once all shards are."""
         n_rows = sum(shard.rows for shard in shards)
-        assert n_rows == self._table.n_rows, f"{n_rows:,} of {self._table.n_rows:,} rows"
+        if n_rows != self._table.n_rows:
+            self._workspace.clear()
+            raise OutputError(
+                f"{self._workspace.folder}: expected {self._table.n_rows:,} rows in the shards, "
+                f"found {n_rows:,}. Files were removed or changed here while the shuffle worked. "
+                "Run it again; it begins anew."
+            )
         return Manifest(
             format=self._format,
             seed=self._seed,

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,9 +132,16 @@ class InputTable:
         if unit:
             yield unit
 
-    def modified(self) -> list[int | None]:
-        """When each file was written, in nanoseconds, where that is known."""
-        return [file.filesystem.get_file_info(file.inner_path).mtime_ns for file in self.files]
+    def modified(self) -> list[list[int | None]]:
+        """What tells that a file was written again, as far as it is known: times and number."""
+        noted: list[list[int | None]] = []
+        for file in self.files:
+            if file.is_local:
+                found = Path(file.inner_path).stat()
+                noted.append([found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+            else:
+                noted.append([file.filesystem.get_file_info(file.inner_path).mtime_ns])
+        return noted
 
     def fingerprint(self) -> str:
         """A hash of the names, the sizes, the beginnings and the ends of all files.
@@ -369,6 +377,7 @@ def _csv(file: DataFile, schema: pa.Schema | None) -> Iterator[Any]:
             with pa.csv.open_csv(
                 raw,
                 read_options=pa.csv.ReadOptions(use_threads=False),
+                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(column_types=types),
             ) as opened:
                 yield opened

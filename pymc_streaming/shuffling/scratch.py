@@ -52,6 +52,10 @@ class Partition:
         """The group of a shard."""
         return shard * self._groups // self.cells.shards
 
+    def group_in(self, path: Path) -> int:
+        """The group that a file of a run belongs to."""
+        return int(path.parent.name.removeprefix("group-"))
+
     def shards_of(self, group: int) -> list[int]:
         """The shards of a group."""
         return [shard for shard in range(self.cells.shards) if self.group_of(shard) == group]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError, SourceError
-from pymc_streaming.sources.manifest import Manifest, Shard, missing_or_resized
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, Shard, missing_or_resized
 
 __all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
@@ -106,6 +106,12 @@ class Workspace:
         self.clear()
         shutil.rmtree(self.folder)
 
+    def restore(self) -> None:
+        """Put back what was there, if a delivery was stopped between taking it away and the end."""
+        former = self.folder / "former"
+        if former.exists() and not self.output.exists():
+            former.rename(self.output)
+
     def deliver(self) -> None:
         """Move the shards to the output, in the place of what may be replaced there.
 
@@ -153,6 +159,7 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
                     "it, or choose another output."
                 ) from error
             workspace = Workspace(folder, output, overwrite)
+            workspace.restore()
             try:
                 _check_output(output, overwrite)
             except OutputError:
@@ -184,12 +191,19 @@ def _check_output(output: Path, overwrite: bool) -> None:
             "overwrite=True (--overwrite) to replace a folder that was shuffled before."
         )
     try:
-        Manifest.read(output)
+        manifest = Manifest.read(output)
     except (SourceError, OSError) as error:
         raise OutputExistsError(
             f"{output}: this is not a folder that was shuffled before, so it is not overwritten "
             f"({error}). Remove it, or choose another output."
         ) from error
+    own = {MANIFEST_NAME, *(shard.file for shard in manifest.shards)}
+    others = sorted(path.name for path in output.iterdir() if path.name not in own)
+    if others:
+        raise OutputExistsError(
+            f"{output}: beside the shards there is {others[0]!r}, which overwriting would remove. "
+            "Move it, or choose another output."
+        )
 
 
 @contextmanager

@@ -259,6 +259,8 @@ class OpenFiles:
             pre_buffer=coalesce,
             buffer_size=0 if coalesce else _STREAM_BYTES,
             page_checksum_verification=True,
+            # In nanoseconds, years that stand for "never" (1, 9999) turn into others unnoticed.
+            coerce_int96_timestamp_unit="us",
         )
 
     @contextmanager

@@ -123,9 +123,12 @@ class Manifest:
         return [str(_place(folder) / shard.file) for shard in self.shards]
 
     def check_sizes(self, folder: str | Path) -> None:
-        """Raise `ManifestError` unless every shard is there with its size."""
+        """Raise `ManifestError` unless just the shards are there, each with its size."""
         place = _place(folder)
         problems = [p for shard in self.shards if (p := missing_or_resized(place, shard))]
+        own = {shard.file for shard in self.shards}
+        there = sorted(path.name for path in place.glob(f"*.{self.format}"))
+        problems += [f"{name} is not among its shards" for name in there if name not in own]
         _refuse(folder, problems)
 
     def verify(self, folder: str | Path) -> None:

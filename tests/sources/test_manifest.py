@@ -228,12 +228,16 @@ def test_sources(shuffled, as_text):
 
 
 def test_other_files_in_the_folder_do_not_count(shuffled):
-    form = Manifest.read(shuffled).format
-    write(shuffled / f"more.{form}", pa.table({"x": [1.0], "y": [1]}))
-    write(shuffled / "deep" / f"more.{form}", pa.table({"x": [1.0], "y": [1]}))
-    (shuffled / f"part-00003.{form}").write_text("not a shard")
+    (shuffled / "README.txt").write_text("not data")
     assert source_of(shuffled).n_rows == N
     Manifest.read(shuffled).verify(shuffled)
+
+
+def test_data_that_was_added_to_the_folder_is_named(shuffled):
+    form = Manifest.read(shuffled).format
+    write(shuffled / f"more.{form}", pa.table({"x": [1.0], "y": [1]}))
+    with pytest.raises(ManifestError, match=f"more.{form} is not among its shards"):
+        source_of(shuffled)
 
 
 def test_without_its_manifest_it_is_a_folder_like_others(shuffled):

@@ -163,7 +163,8 @@ def confirmation(n_tables: int, seed: int) -> None:
             assert report.judgement is not None
             predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
             fitted = fit(table, buffer)
-            words = {None: "in order", len(table.y): "shuffled"}.get(buffer, f"buffer {buffer:,}")
+            known = {None: "in order", len(table.y): "shuffled"}
+            words = known.get(buffer, f"buffer {buffer or 0:,}")
             print(
                 f"| {table.kind}, {table.family} | {len(table.y):,} | {table.batch_size:,} "
                 f"| {words} | {predicted:.2f} | {replica_error(table, buffer, 0):.2f} "

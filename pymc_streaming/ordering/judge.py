@@ -25,7 +25,7 @@ __all__ = ["Evidence", "Judgement", "judge"]
 
 #: Probability of any false alarm, over all tests of a table: of single columns, of products of
 #: columns, and of footers.
-COLUMN_LEVEL, PRODUCT_LEVEL, FOOTER_LEVEL = 0.002, 0.001, 0.001
+COLUMN_LEVEL, PRODUCT_LEVEL, FOOTER_LEVEL = 5e-4, 4e-4, 6e-4
 #: Products grow with the square of the columns.
 MOST_FACTORS = 32
 #: With fewer rows no table is called shuffled.
@@ -176,7 +176,7 @@ def judge(
     products = [
         _evidence((first, second), [feature], n_tests, PRODUCT_LEVEL)
         for (first, second), made in tests.items()
-        if made and min(t.p_value for t in made) * n_tests < PRODUCT_LEVEL
+        if any(test.p_value * n_tests < PRODUCT_LEVEL for test in made)
         for feature in [product_feature(scores[first], scores[second], made, layout)]
     ]
     by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}

@@ -163,6 +163,16 @@ def test_a_filter_that_keeps_one_stretch(tmp_path):
     assert order_report(source).verdict == "shuffled"
 
 
+def test_a_product_that_cannot_be_tested_is_no_finding():
+    """Two rare columns, of which three rows of 5,000 have both."""
+    a, b = (np.zeros(5_000, bool) for _ in range(2))
+    a[:125] = b[122:247] = True
+    rows = np.random.default_rng(0).permutation(5_000)
+    report = order_report({"a": a[rows], "b": b[rows]})
+    assert report.relations == ()
+    assert report.verdict == "shuffled"
+
+
 class Promised(IterableDataset):
     is_shuffled = True
     blocks_are_fresh = True

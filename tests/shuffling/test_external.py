@@ -453,6 +453,15 @@ def test_overwrite(tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_overwriting_keeps_what_is_not_its_own(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))
+    preshuffle(path, tmp_path / "out", **QUIET)
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"thesis\.txt"):
+        preshuffle(path, tmp_path / "out", overwrite=True, **QUIET)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"layout": 1, "files": []}', '{"layout": 2}'])
 def test_a_manifest_of_something_else_is_not_overwritten(content, tmp_path):
     path = write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))

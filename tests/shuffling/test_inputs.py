@@ -539,3 +539,12 @@ def test_fingerprint(tmp_path):
     write(path, pa.table({"x": [1.5], "y": [2.0]}))
     seen.add(fingerprint())
     assert len(seen) == 5
+
+
+def test_old_timestamps_that_stand_for_never(tmp_path):
+    times = [dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1), dt.datetime(2026, 1, 2, 3, 4, 5, 6)]
+    path = tmp_path / "int96.parquet"
+    table = pa.table({"time": pa.array(times, pa.timestamp("us"))})
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    preshuffle(path, tmp_path / "out", **QUIET)
+    assert sorted(rows_of(tmp_path / "out")["time"].to_pylist()) == sorted(times)

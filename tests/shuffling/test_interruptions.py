@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from pymc_streaming import preshuffle
-from pymc_streaming.errors import DiskSpaceError, OutputExistsError, SchemaError
+from pymc_streaming.errors import DiskSpaceError, OutputExistsError, SchemaError, SourceError
 from pymc_streaming.shuffling import external, workspace
 from pymc_streaming.shuffling.inputs import InputTable
 from pymc_streaming.shuffling.scratch import Partition
@@ -316,6 +316,38 @@ def test_a_finished_shard_that_was_lost_or_cut(tmp_path, complete, runs):
         assert contents(tmp_path / "out") == complete
         for path in (tmp_path / "out").iterdir():
             path.unlink()
+
+
+def test_rows_between_the_passes_that_were_lost_or_cut(tmp_path, complete, runs):
+    source = tmp_path / "a.parquet"
+    for harm in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])):
+        folder = stopped(tmp_path, source)
+        harm(next((folder / "runs" / "group-02").iterdir()))
+        runs.clear()
+        go_on(tmp_path, source)
+        assert runs
+        assert contents(tmp_path / "out") == complete
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_what_was_to_be_replaced_is_put_back(tmp_path, complete, monkeypatch):
+    """Stopped between taking the old output away and putting the new one there."""
+    source = tmp_path / "a.parquet"
+    go_on(tmp_path, source)
+    rename = Path.rename
+
+    def stop_at_shards(path: Path, target: Path) -> Path:
+        if path.name == "shards":
+            raise Stop
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop_at_shards)
+        with pytest.raises(Stop):
+            go_on(tmp_path, source, seed=1, overwrite=True)
+    with pytest.raises(SourceError):
+        go_on(tmp_path, tmp_path / "nothing.parquet", seed=2, overwrite=True)
+    assert contents(tmp_path / "out") == complete
 
 
 def test_a_plan_that_is_damaged_or_gone(tmp_path, complete):

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pymc-streaming: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("pymc-streaming: interrupted", file=sys.stderr)
+        goes_on = ". What was finished is kept; the same command goes on"
+        more = goes_on if options.command == "shuffle" else ""
+        print(f"pymc-streaming: interrupted{more}", file=sys.stderr)
         return 130
     return 0
 

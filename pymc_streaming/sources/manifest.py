@@ -106,8 +106,15 @@ class Manifest:
                     f"reads {_LAYOUT}. Shuffle the table again, or use a newer version."
                 )
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
-            return cls(shards=shards, **content)
-        except FileNotFoundError as error:
+            manifest = cls(shards=shards, **content)
+            counted = sum(shard.rows for shard in shards)
+            if counted != manifest.n_rows:
+                raise ManifestError(
+                    f"{path}: the shards have {counted:,} rows together, but n_rows is "
+                    f"{manifest.n_rows:,}. Copy the folder again, or shuffle the table again."
+                )
+            return manifest
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise MissingFileError(
                 f"{folder}: there is no {MANIFEST_NAME} here, so this is not a folder that was "
                 "shuffled (or not all of it was copied)."
@@ -126,13 +133,10 @@ class Manifest:
         """Raise `ManifestError` unless just the shards are there, each with its size."""
         place = _place(folder)
         problems = [p for shard in self.shards if (p := missing_or_resized(place, shard))]
-        own = {shard.file for shard in self.shards}
-        there = sorted(path.name for path in place.glob(f"*.{self.format}"))
-        problems += [f"{name} is not among its shards" for name in there if name not in own]
-        _refuse(folder, problems)
+        _refuse(folder, problems + self._strays(place))
 
     def verify(self, folder: str | Path) -> None:
-        """Raise `ManifestError` unless every shard is byte for byte what was written."""
+        """Raise `ManifestError` unless just the shards are there, byte for byte as written."""
         place, problems = _place(folder), []
         for shard in self.shards:
             problem = missing_or_resized(place, shard)
@@ -142,7 +146,13 @@ class Manifest:
                         problem = f"{shard.file} was changed: its checksum is another"
             if problem:
                 problems.append(problem)
-        _refuse(folder, problems)
+        _refuse(folder, problems + self._strays(place))
+
+    def _strays(self, place: Path) -> list[str]:
+        """Files that other readers of the folder would take for a part of the table, in words."""
+        own = {shard.file for shard in self.shards}
+        there = sorted(path.name for path in place.glob(f"*.{self.format}"))
+        return [f"{name} is not among its shards" for name in there if name not in own]
 
 
 def _place(folder: str | os.PathLike[str]) -> Path:

@@ -348,7 +348,7 @@ def test_columns_of_packed_rows(stored, columns, packed):
         ({"columns": ["x0", "x0"]}, StreamingError, "x0"),
         ({"columns": []}, StreamingError, "column"),
         ({"columns": [1]}, StreamingError, "1"),
-        ({"categories": "auto"}, ArgumentError, "has no categories and takes no transform"),
+        ({"categories": {"x0": "auto"}}, ArgumentError, "has no categories and takes no transform"),
         ({"transform": lambda block: block}, ArgumentError, "Shuffle without dtype"),
     ],
 )

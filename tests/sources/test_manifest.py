@@ -238,6 +238,15 @@ def test_data_that_was_added_to_the_folder_is_named(shuffled):
     write(shuffled / f"more.{form}", pa.table({"x": [1.0], "y": [1]}))
     with pytest.raises(ManifestError, match=f"more.{form} is not among its shards"):
         source_of(shuffled)
+    with pytest.raises(ManifestError, match=f"more.{form} is not among its shards"):
+        Manifest.read(shuffled).verify(shuffled)
+
+
+def test_shards_and_table_must_have_the_same_number_of_rows(shuffled):
+    path = shuffled / MANIFEST_NAME
+    path.write_text(path.read_text().replace(f'"n_rows": {N}', '"n_rows": 7'))
+    with pytest.raises(ManifestError, match="n_rows is 7"):
+        source_of(shuffled)
 
 
 def test_without_its_manifest_it_is_a_folder_like_others(shuffled):

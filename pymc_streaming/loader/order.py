@@ -18,13 +18,16 @@ __all__ = ["Order", "Position", "even_permutation"]
 #: Epoch, and rows already delivered in it.
 Position = tuple[int, int]
 
+# Ranges of so many numbers are not split on.
+_FEW = 7
+
 
 def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
     """A random order of 0 to `n` - 1 in which every stretch comes from all over the range.
 
-    Of two neighbours one is from either half, of four one from each quarter, and so on; only where
-    the end of the order was joined to its beginning the halves may miss their turn. Every number is
-    equally likely at every place. Fragments of a sorted table, taken in this order, fill a shuffle
+    Of two neighbours one is from either half, of four one from each quarter, and so on down to
+    ranges of a few numbers, which come in any order; only where the end of the order was joined to
+    its beginning the halves may miss their turn. Every number is equally likely at every place. Fragments of a sorted table, taken in this order, fill a shuffle
     buffer far more fairly than in an order in which all permutations are equally likely.
 
     Parameters
@@ -41,7 +44,8 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Notes
     -----
-    The van der Corput sequence, scrambled as by Owen, for any `n`, and begun anywhere.
+    The van der Corput sequence, scrambled as by Owen, for any `n`, cut off at ranges of 7 numbers,
+    and begun anywhere.
 
     References
     ----------
@@ -50,22 +54,27 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Examples
     --------
-    >>> even_permutation(8, np.random.default_rng(1)) // 2  # quarters
-    array([3, 0, 2, 1, 3, 0, 2, 1])
+    >>> even_permutation(16, np.random.default_rng(1)) // 4  # quarters
+    array([3, 0, 2, 1, 3, 0, 2, 1, 3, 0, 2, 1, 3, 0, 2, 1])
     """
     if n == 0:
         return np.zeros(0, dtype=int)
     # Every second place takes its numbers from one half of the range, the others from the other;
-    # which from which is drawn; and so on in each half, until each place has a range of one.
+    # which from which is drawn; and so on in each half.
     start, size = np.zeros(1, dtype=int), np.array([n])
-    while len(start) < n:
+    while size[0] > _FEW:
         fewer, more = size // 2, size - size // 2
         upper_first = generator.integers(0, 2, size=len(start)) == 1
         start = np.concatenate(
             [start + upper_first * fewer, start + ~upper_first * more],
         )
         size = np.concatenate([more, fewer])
-    return np.roll(start[:n], generator.integers(n))
+    # The few that are left of a range come in any order. Split on, the middle one of three would
+    # always come among the first two: rows with a period of three would not be mixed.
+    turns = np.arange(size[0])[:, np.newaxis]
+    drawn = np.where(turns < size, generator.random((size[0], len(size))), np.inf)
+    order = (start + drawn.argsort(axis=0)).ravel()[:n]
+    return np.roll(order, generator.integers(n))
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Of two neighbours one is from either half, of four one from each quarter, and so on down to
     ranges of a few numbers, which come in any order; only where the end of the order was joined to
-    its beginning the halves may miss their turn. Every number is equally likely at every place. Fragments of a sorted table, taken in this order, fill a shuffle
-    buffer far more fairly than in an order in which all permutations are equally likely.
+    its beginning the halves may miss their turn. Every number is equally likely at every place.
+    Fragments of a sorted table, taken in this order, fill a shuffle buffer far more fairly than in
+    an order in which all permutations are equally likely.
 
     Parameters
     ----------

@@ -110,15 +110,15 @@ def _inspect(options: argparse.Namespace) -> None:
         buffer_size=options.buffer_size,
         columns=options.columns,
     )
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_report(report, Console())
     if options.plot is not None:
         from pymc_streaming.ordering.plot import plot_report
 
         plot_report(report, options.plot)
         print(f"The picture is in {options.plot}.", file=sys.stderr)
-    if options.json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print_report(report, Console(soft_wrap=False))
 
 
 def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

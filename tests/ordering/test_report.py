@@ -246,7 +246,7 @@ def test_what_to_do_depends_on_what_a_buffer_can_do(tmp_path):
     y = np.sort(np.random.default_rng(0).normal(size=200_000))
     path = written(tmp_path / "with space.parquet", {"y": y}, 10_000)
     poor = order_report(path, batch_size=500, buffer_size=5_000)
-    assert f"pymc-streaming shuffle '{path}' OUTPUT --seed 0" in poor.recommendation
+    assert f"\n    pymc-streaming shuffle '{path}' shuffled --seed 0\n" in poor.recommendation
     assert poor.error_buffered > 0.1
     better = order_report(path, batch_size=500, buffer_size=50_000)
     assert "Raise the buffer to the whole table" in better.recommendation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pymc_streaming.demo import run_demo
-from pymc_streaming.errors import StreamingError
+from pymc_streaming.errors import SchemaError, StreamingError
 from pymc_streaming.ordering import order_report
 from pymc_streaming.ordering.show import print_report
 from pymc_streaming.shuffling import preshuffle
@@ -72,17 +73,21 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     inspect = commands.add_parser(
         "inspect",
         help="tell whether a table is in random order",
-        description="Look whether the rows of Parquet files are in random order, as streaming "
-        "needs them, from the footers and from a sample of rows. Says which columns follow the "
-        "order, what a fit would make of it, and what to do.",
+        description="Look whether the rows of a table are in random order, as streaming needs "
+        "them, from a sample of rows and, of Parquet, from the footers. Says what a fit would make "
+        "of the order, what to do, and which columns follow it. At most a million rows are read.",
         epilog="Examples: pymc-streaming inspect flights.parquet; "
         "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
         "pymc-streaming inspect hf://datasets/owner/name --json",
     )
-    inspect.add_argument("source", metavar="SOURCE", help="file, folder, glob or URL of Parquet")
+    inspect.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="Parquet, Arrow or Feather: a file, a folder, a glob, a URL",
+    )
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
     inspect.add_argument(
-        "--plot", type=Path, metavar="FILE", help="save a picture of the clearest columns"
+        "--plot", type=Path, metavar="FILE", help="also save a picture of what was found"
     )
     inspect.add_argument(
         "--batch-size",
@@ -98,18 +103,28 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="rows of the shuffle buffer that predictions are for (default: those in 32 MiB)",
     )
     inspect.add_argument(
-        "--columns", nargs="+", metavar="NAME", help="columns to look at (default: all)"
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="columns to look at, with spaces between (default: all)",
     )
     inspect.set_defaults(run=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    report = order_report(
-        options.source,
-        batch_size=options.batch_size,
-        buffer_size=options.buffer_size,
-        columns=options.columns,
-    )
+    try:
+        report = order_report(
+            options.source,
+            batch_size=options.batch_size,
+            buffer_size=options.buffer_size,
+            columns=options.columns,
+        )
+    except SchemaError as error:
+        names = ",".join(options.columns or ()).split(",")
+        if len(names) == len(options.columns or names):
+            raise
+        asked = shlex.join(name.strip() for name in names if name.strip())
+        raise SchemaError(f"{error} Did you mean --columns {asked}?") from error
     if options.json:
         print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:

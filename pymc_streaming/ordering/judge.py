@@ -51,8 +51,6 @@ class Evidence:
         family, at most 1.
     kinds : tuple of str
         The kinds of the tests that found an order.
-    findings : dict of str to tuple of str
-        The same by feature, the clearest first.
     values : ndarray or None
         The sampled numbers, for pictures.
     """
@@ -62,7 +60,6 @@ class Evidence:
     lag: float
     p_value: float
     kinds: tuple[str, ...]
-    findings: dict[str, tuple[str, ...]]
     values: np.ndarray | None = None
 
 
@@ -204,21 +201,13 @@ def _evidence(
 ) -> Evidence:
     """With Bonferroni's correction over all tests of the family."""
     tests = [test for feature in features for test in feature.tests]
-    clearest = sorted(features, key=lambda f: min([1.0, *(test.p_value for test in f.tests)]))
-    found = {
-        feature.what: tuple(
-            dict.fromkeys(t.kind for t in feature.tests if t.p_value * n_tests < level)
-        )
-        for feature in clearest
-    }
-    kinds = itertools.chain.from_iterable(found.values())
+    kinds = [test.kind for test in tests if test.p_value * n_tests < level]
     return Evidence(
         names,
         features,
         0.0 if column is None else column.lag,
         min([1.0, *(test.p_value * n_tests for test in tests)]),
         tuple(dict.fromkeys(kinds)),
-        {what: kinds for what, kinds in found.items() if kinds},
         None if column is None else column.values,
     )
 

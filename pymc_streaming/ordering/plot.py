@@ -16,7 +16,7 @@ from pymc_streaming.errors import ArgumentError, OutputError
 from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport
 from pymc_streaming.ordering.sampling import Sample
-from pymc_streaming.ordering.wording import shown
+from pymc_streaming.ordering.wording import shown, telling_relations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +106,7 @@ def _panels(report: OrderReport, judgement: Judgement) -> Iterator[Panel]:
     """What follows the order, the strongest first; if nothing does, columns as they come."""
     found = [column for column in report.columns if column.ordered]
     found.sort(key=lambda column: -(column.design_effect or 0.0))
-    ordered = {column.name for column in found}
-    relations = [r.columns for r in report.relations if not ordered & set(r.columns)]
+    relations = [relation.columns for relation in telling_relations(report)]
     if not found and not relations:
         found = [column for column in report.columns if column.ordered is False]
     for column in found[:MOST_PANELS]:
@@ -131,9 +130,10 @@ def _column_panel(column: ColumnOrder, judgement: Judgement) -> Panel:
         return Panel(f"{name}: share of nulls", "nulls, %", 100.0 * ~np.isfinite(values))
     if judgement.columns[column.name].values is None or what == "mix of levels":
         level, is_level = _telling_level(judgement, column.name)
-        title = f"{name}: share of the level {level}"
+        title = f"{name}: share of the level {level!r}"
         return Panel(title, f"{level}, %", np.where(is_level, 100.0, 0.0))
-    return Panel(f"{name}: mean", f"mean ({column.type})", values, column)
+    what = "mean and range" if what == "range" else "mean"
+    return Panel(f"{name}: {what}", f"mean ({column.type})", values, column)
 
 
 def _numbers(judgement: Judgement, name: str) -> np.ndarray:
@@ -143,13 +143,15 @@ def _numbers(judgement: Judgement, name: str) -> np.ndarray:
         return values
     found = judgement.sample.columns[name]
     is_null = np.asarray(found.is_null()) if isinstance(found, pa.Array) else np.isnan(found)
-    return np.where(is_null, np.nan, 0.0)
+    numbers: np.ndarray = np.where(is_null, np.nan, 0.0)
+    return numbers
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     rank = stats.rankdata(values, nan_policy="omit")
     scores: np.ndarray = stats.norm.ppf((rank - 0.5) / np.isfinite(values).sum())
-    return scores / np.nanstd(scores)
+    standardised: np.ndarray = scores / np.nanstd(scores)
+    return standardised
 
 
 def _telling_level(judgement: Judgement, name: str) -> tuple[str, np.ndarray]:
@@ -171,7 +173,8 @@ def _telling_level(judgement: Judgement, name: str) -> tuple[str, np.ndarray]:
 
 def _equals(codes: pa.DictionaryArray, level: object) -> np.ndarray:
     number = codes.dictionary.to_pylist().index(level)
-    return np.asarray(codes.indices.fill_null(-1)) == number
+    equal: np.ndarray = np.asarray(codes.indices.fill_null(-1)) == number
+    return equal
 
 
 def _rows(sample: Sample) -> np.ndarray:
@@ -203,14 +206,17 @@ def _draw(axis: Axes, panel: Panel, report: OrderReport, sample: Sample) -> None
     mean = panel.values[valid].mean()
     half = BAND * panel.values[valid].std() / np.sqrt(np.median(counts[kept]))
     if panel.column is not None:
-        note = _draw_ranges(axis, report, panel.column, np.append(means, [mean - half, mean + half]))
+        note = _draw_ranges(
+            axis, report, panel.column, np.append(means, [mean - half, mean + half])
+        )
     else:
         note = ""
     axis.axhspan(
         mean - half, mean + half, color="tab:blue", alpha=0.3, linewidth=0,
         label="where 99 % of the points of a shuffled table lie",
     )  # fmt: skip
-    points = "mean of some hundred rows that stand together"
+    rows = np.median(np.bincount(row_block))
+    points = f"mean of about {float(f'{rows:.1g}'):,.0f} rows that stand close together"
     axis.plot(place, means, ".", color="tab:red", markersize=4, label=points)
     kind = "" if panel.column is None else panel.column.type
     if kind.startswith(("timestamp", "date")):
@@ -222,15 +228,13 @@ def _draw(axis: Axes, panel: Panel, report: OrderReport, sample: Sample) -> None
     axis.set_title(f"{panel.title}{note}", fontsize=9, loc="left")
 
 
-def _draw_ranges(
-    axis: Axes, report: OrderReport, column: ColumnOrder, drawn: np.ndarray
-) -> str:
+def _draw_ranges(axis: Axes, report: OrderReport, column: ColumnOrder, drawn: np.ndarray) -> str:
     """The ranges of row groups, or words instead where they would press the means flat."""
     ranges = report.ranges.get(column.name)
     if ranges is None or ranges.is_rank or not np.isfinite(ranges.low).any():
         return ""
     least, most = np.nanmin(ranges.low), np.nanmax(ranges.high)
-    if np.ptp(drawn) <= 0.2 * (most - least):
+    if np.ptp(drawn) <= 0.2 * (most - least) and "range" not in column.findings:
         return f" (values lie between {least:,.4g} and {most:,.4g})"
     edges = np.concatenate([[0], np.cumsum(ranges.rows)])
     axis.bar(

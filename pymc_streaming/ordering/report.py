@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError
 from pymc_streaming.ordering.advice import CHOOSE_OTHERS, STREAM_IT, Advice, advise
 from pymc_streaming.ordering.effects import Stream
@@ -18,7 +19,7 @@ from pymc_streaming.ordering.judge import Evidence, Judgement, judge
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 from pymc_streaming.ordering.sampling import Advance, source_table
 from pymc_streaming.ordering.stored import StoredTable, open_files, open_frame
-from pymc_streaming.ordering.wording import reason, what_of
+from pymc_streaming.ordering.wording import findings, reason
 from pymc_streaming.sources import IterableDataset, as_source
 from pymc_streaming.sources.files import Paths
 from pymc_streaming.sources.memory import is_table
@@ -115,13 +116,9 @@ def order_report(
         source_or_path = loader.source
         batch_size = loader.batch_size if batch_size is None else batch_size
         buffer_size = loader.buffer_size if buffer_size is None else buffer_size
-    batch_size = BATCH_SIZE if batch_size is None else batch_size
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("buffer_size", 1 if buffer_size is None else buffer_size, 1),
-        ("seed", seed, 0),
-    ):
-        _check_whole_number(name, value, least)
+    batch_size = whole_number("batch_size", BATCH_SIZE if batch_size is None else batch_size)
+    buffer_size = None if buffer_size is None else whole_number("buffer_size", buffer_size)
+    seed = whole_number("seed", seed, least=0)
     console = Console(stderr=True)
     visible = progressbar and (console.is_terminal or console.is_jupyter)
     with Progress(console=console, disable=not visible, transient=True) as progress:
@@ -375,16 +372,13 @@ def _column(
         why = "too few distinct values"
         return ColumnOrder(name, kind, None, (why,), {}, None, trend, overlap)
     kinds = (("ranges",) if judgement.follows_ranges(name) else ()) + evidence.kinds
-    findings = {what_of(what, kind): found for what, found in evidence.findings.items()}
-    if found and not findings:
-        findings = {"range": ("ranges",)}
     effect = judgement.design_effect(evidence, in_order)
     return ColumnOrder(
         name,
         kind,
         found,
         kinds,
-        findings,
+        findings(judgement, name, kind),
         min(evidence.p_value, p_footers),
         trend,
         overlap,
@@ -393,11 +387,6 @@ def _column(
         effect,
         judgement.design_effect(evidence, buffered),
     )
-
-
-def _check_whole_number(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ArgumentError(f"{name} must be a whole number of at least {least}, found {value!r}.")
 
 
 def _is_path(value: object) -> bool:

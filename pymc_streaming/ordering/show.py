@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from io import StringIO
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from pymc_streaming.ordering.advice import HARMLESS
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
-from pymc_streaming.ordering.wording import listed, manner, relation, shown
+from pymc_streaming.ordering.wording import listed, manner, relation, shown, telling_relations
 
 __all__ = ["as_text", "print_report"]
 
@@ -66,7 +67,7 @@ def _paragraphs(report: OrderReport, width: int) -> Iterator[str | list[str]]:
 
 def _fit(report: OrderReport) -> str:
     fit = f"A fit of {report.steps:,} steps with batches of {report.batch_size:,} rows"
-    if report.error_in_order < HARMLESS and report.error_buffered < HARMLESS:
+    if max(report.error_in_order, report.error_buffered) < HARMLESS:
         return (
             f"{fit} would be off by {_off(0.0)} posterior standard deviations, streamed in order "
             "or with shuffle=True."
@@ -100,9 +101,7 @@ def _table(report: OrderReport, found: list[ColumnOrder], width: int) -> list[st
     for column in found[:MOST_COLUMNS]:
         what = "; ".join(f"{what} {manner(kinds)}" for what, kinds in column.findings.items())
         table.add_row(shown(column.name), what, *_effects(column))
-    # Of a column that drifts by itself, relations drift as well; they would bury the others.
-    ordered = {column.name for column in found}
-    news = [product for product in report.relations if not ordered & set(product.columns)]
+    news = telling_relations(report)
     for product in news[:MOST_RELATIONS]:
         what = f"{relation(product.columns)} {manner(product.evidence)}"
         table.add_row(shown(product.columns[0]), what, *_effects(product))
@@ -182,10 +181,5 @@ def _counted(count: int, thing: str) -> str:
 def _bytes(count: float) -> str:
     if count < 1024:
         return _counted(int(count), "byte")
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 1024:
-            break
-    else:
-        count, unit = count / 1024, "TiB"
-    return f"{count:,.1f} {unit}"
+    power = min(4, int(math.log2(count)) // 10)
+    return f"{count / 1024**power:,.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"

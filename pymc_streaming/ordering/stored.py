@@ -260,8 +260,7 @@ def _open_arrow(
         name
         for other in schemas[1:]
         for name, kind in types.items()
-        if name not in other.names
-        or canonical_type(other.field(name).type) != canonical_type(kind)
+        if name not in other.names or canonical_type(other.field(name).type) != canonical_type(kind)
     }
 
     def read(index: int, wanted: Sequence[str]) -> Iterator[Sequence[pa.Array]]:

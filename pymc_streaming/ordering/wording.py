@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["listed", "manner", "reason", "relation", "shown", "what_of"]
+from pymc_streaming.ordering.judge import COLUMN_LEVEL, Judgement
+from pymc_streaming.ordering.records import OrderReport, RelationOrder
+
+__all__ = ["findings", "listed", "manner", "reason", "relation", "shown", "telling_relations"]
 
 _WHAT = {"values": "mean", "levels": "mix of levels", "nulls": "share of nulls"}
 
@@ -19,10 +22,31 @@ _MANNERS = {
 }
 
 
-def what_of(feature: str, kind: str) -> str:
-    """What of a column a feature is; numbers that stand for text are alphabetical ranks."""
-    is_rank = feature == "values" and "string" in kind
-    return "alphabetical rank" if is_rank else _WHAT[feature]
+def findings(judgement: Judgement, name: str, kind: str) -> dict[str, tuple[str, ...]]:
+    """What of a column follows the order, and the kinds of evidence for it, the clearest first.
+
+    Parameters
+    ----------
+    judgement : Judgement
+        On the table.
+    name, kind : str
+        The column, and its type.
+    """
+    tested = [f for evidence in judgement.columns.values() for f in evidence.features]
+    level = COLUMN_LEVEL / max(1, sum(len(feature.tests) for feature in tested))
+    features = [feature for feature in judgement.columns[name].features if feature.tests]
+    features.sort(key=lambda feature: min(test.p_value for test in feature.tests))
+    found = {}
+    for feature in features:
+        kinds = [test.kind for test in feature.tests if test.p_value < level]
+        # Numbers that stand for text are alphabetical ranks.
+        is_rank = feature.what == "values" and "string" in kind
+        what = "alphabetical rank" if is_rank else _WHAT[feature.what]
+        if kinds:
+            found[what] = tuple(dict.fromkeys(kinds))
+    if not found and judgement.follows_ranges(name):
+        found["range"] = ("ranges",)
+    return found
 
 
 def manner(kinds: Sequence[str]) -> str:
@@ -34,6 +58,12 @@ def relation(columns: tuple[str, str]) -> str:
     """What the product of two columns stands for, said of the first."""
     first, second = columns
     return "spread" if first == second else f"relation to {second}"
+
+
+def telling_relations(report: OrderReport) -> list[RelationOrder]:
+    """Relations of columns none of which is known to drift by itself: theirs drift as well."""
+    drifting = {c.name for c in report.columns if c.ordered and "range" not in c.findings}
+    return [product for product in report.relations if not drifting & set(product.columns)]
 
 
 def reason(found: Sequence[tuple[tuple[str, ...], Mapping[str, Sequence[str]]]]) -> str:

@@ -118,8 +118,8 @@ def _panels(report: OrderReport, judgement: Judgement) -> Iterator[Panel]:
             if first == second
             else f"{shown(first)} and {shown(second)}: relation"
         )
-        label = "variance" if first == second else "correlation"
-        yield Panel(what, f"{label}\n(of normal scores)", scores[0] * scores[1])
+        label = "square" if first == second else "product"
+        yield Panel(what, f"mean {label}\n(of normal scores)", scores[0] * scores[1])
 
 
 def _column_panel(column: ColumnOrder, judgement: Judgement) -> Panel:

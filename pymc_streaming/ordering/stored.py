@@ -144,7 +144,7 @@ def open_frame(table: Any, columns: Sequence[str] | None = None) -> StoredTable:
 
     def read(index: int, wanted: Sequence[str]) -> Iterator[Sequence[pa.Array]]:
         for batch in arrow.select(wanted).slice(starts[index], _FRAME_ROWS).to_batches():
-            yield batch.columns
+            yield [_takeable(column) for column in batch.columns]
 
     counts = [min(_FRAME_ROWS, arrow.num_rows - start) for start in starts]
     return StoredTable({name: arrow.schema.field(name).type for name in names}, counts, read)
@@ -268,11 +268,16 @@ def _open_arrow(
         with _ipc_file(file, wanted) as opened, reading(f"{file.path}, batch {number}"):
             batch = opened.get_batch(number)
             batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
-            yield [batch.column(name) for name in wanted]
+            yield [_takeable(batch.column(name)) for name in wanted]
 
     return StoredTable(
         types, counts, read, frozenset(uneven), None, len(files), nbytes, is_remote, is_shuffled
     )
+
+
+def _takeable(array: pa.Array) -> pa.Array:
+    """An array from which rows can be taken: Arrow cannot from every kind of string."""
+    return array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
 
 
 @contextmanager

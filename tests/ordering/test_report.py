@@ -22,7 +22,6 @@ from pymc_streaming import (
 )
 from pymc_streaming.loader.loader import DEFAULT_BYTES
 from pymc_streaming.ordering import report as report_module
-from pymc_streaming.ordering.plot import plot_report
 from tests.test_real_data import CRITEO, FLIGHTS, needs_criteo, needs_flights
 
 N = 40_000
@@ -289,17 +288,6 @@ def test_files_that_cannot_be_meant(tmp_path):
 def test_data_frames():
     frame = pd.DataFrame({"day": np.arange(N) // 400, "x": np.random.default_rng(0).normal(size=N)})
     assert ordered_columns(order_report(frame)) == {"day"}
-
-
-def test_the_picture(tmp_path):
-    report = order_report(written(tmp_path / "t.parquet", columns() | {"day": np.arange(N)}))
-    plot_report(report, tmp_path / "order.png")
-    assert (tmp_path / "order.png").read_bytes().startswith(b"\x89PNG")
-    plot_report(order_report(np.sort(np.random.default_rng(0).normal(size=N))), tmp_path / "a.svg")
-    with pytest.raises(errors.OutputError, match="cannot be written"):
-        plot_report(report, tmp_path / "no" / "order.png")
-    with pytest.raises(errors.ArgumentError, match="no column"):
-        plot_report(order_report(Promised()), tmp_path / "b.png")
 
 
 def test_arrays_by_name_and_by_number():

@@ -124,7 +124,8 @@ def _inspect(options: argparse.Namespace) -> None:
         if len(names) == len(options.columns or names):
             raise
         asked = shlex.join(name.strip() for name in names if name.strip())
-        raise SchemaError(f"{error} Did you mean --columns {asked}?") from error
+        hint = f"Names are given with spaces between: --columns {asked}"
+        raise SchemaError(f"{error} {hint}") from error
     if options.json:
         print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:

@@ -138,14 +138,17 @@ def _legend(report: OrderReport) -> str:
 def _rest(report: OrderReport) -> Iterator[str]:
     """What is not in the table."""
     unordered = [shown(column.name) for column in report.columns if column.ordered is False]
-    if unordered and report.sampled_rows:
+    if unordered and report.sampled_rows and report.verdict != "unknown":
         yield f"No order was found in {_names(unordered)}."
     unjudged: dict[str, list[str]] = {}
     for column in report.columns:
         if column.ordered is None:
             unjudged.setdefault(", ".join(column.evidence), []).append(shown(column.name))
     for why, names in unjudged.items():
-        yield f"Not judged, {why}: {_names(names)}."
+        if len(names) == 1:
+            yield f"{names[0]} is not judged: {why}."
+        else:
+            yield f"{len(names):,} columns are not judged ({why}): {listed(names, MOST_NAMES)}."
     if report.declared_sorting:
         declared = listed([shown(name) for name in report.declared_sorting])
         yield f"The files declare that they are sorted by {declared}, which is not used."

@@ -107,7 +107,7 @@ def open_files(path: Paths, columns: Sequence[str] | None = None) -> StoredTable
     ArgumentError
         If the files are CSV.
     SchemaError
-        If a column is not there.
+        If a column is not there, or the files have none in common.
     RowCountError
         If there are no rows.
     """
@@ -122,8 +122,14 @@ def open_files(path: Paths, columns: Sequence[str] | None = None) -> StoredTable
             "a time."
         )
     is_shuffled = find_manifest(path, kind) is not None
-    opened = _open_parquet if kind == "parquet" else _open_arrow
-    return opened(path, files, columns, is_shuffled)
+    open_kind = _open_parquet if kind == "parquet" else _open_arrow
+    table = open_kind(path, files, columns, is_shuffled)
+    if table.uneven.issuperset(table.types):
+        raise SchemaError(
+            f"{files[0].path}: no column is in all {len(files):,} files with the same type, so they "
+            "are not one table. Look at those that are, or at one file at a time."
+        )
+    return table
 
 
 def open_frame(table: Any, columns: Sequence[str] | None = None) -> StoredTable:

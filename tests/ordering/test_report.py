@@ -306,6 +306,14 @@ def test_flights_are_in_the_order_of_their_dates():
     assert date.design_effect == pytest.approx(4_096, rel=0.1)
 
 
+@needs_flights
+def test_the_documentation_shows_the_report_on_the_flights(monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "inspect-the-order.md"
+    monkeypatch.chdir(FLIGHTS.parent)
+    shown = str(order_report(FLIGHTS.name)).replace(FLIGHTS.name, "flights.parquet")
+    assert f"```text\n{shown}\n```" in page.read_text()
+
+
 @needs_criteo
 def test_criteo_is_in_no_order():
     assert order_report(CRITEO).verdict == "shuffled"

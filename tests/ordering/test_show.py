@@ -94,7 +94,9 @@ def test_what_a_fit_would_see(report):
 
 
 def pasted(text):
-    return [line.strip() for line in text.splitlines() if line.startswith("    ") and line[4] in "Dp"]
+    return [
+        line.strip() for line in text.splitlines() if line.startswith("    ") and line[4] in "Dp"
+    ]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -130,7 +132,12 @@ def test_everything_else_fits_and_ends_without_spaces(report, width):
 def test_what_was_not_judged_is_not_said_to_be_in_no_order(report):
     text = prose(report)
     assert "No order was found in noise." in text
-    assert "Not judged, no single values: list." in text
+    assert "list is not judged: no single values." in text
+    two = order_report(pa.table({name: columns()["list"] for name in "ab"} | {"x": range(N)}))
+    assert "2 columns are not judged (no single values): a and b." in prose(two)
+    few = order_report({"x": np.random.default_rng(0).normal(size=500)})
+    assert few.verdict == "unknown"
+    assert "No order" not in prose(few)
     nothing_read = order_report(pa.table({"list": columns()["list"]}))
     assert "No order" not in prose(nothing_read)
     assert "No row was looked at." in prose(nothing_read)

@@ -65,6 +65,13 @@ def test_a_folder_of_arrow_files_of_which_one_lacks_a_column(table, tmp_path):
     assert report.columns[-1].evidence == ("not the same in all files",)
 
 
+def test_files_that_are_not_one_table(tmp_path):
+    for name in ("x", "y"):
+        pq.write_table(pa.table({name: [1.0]}), tmp_path / f"{name}.parquet")
+    with pytest.raises(errors.SchemaError, match="no column is in all 2 files"):
+        order_report(tmp_path)
+
+
 def test_an_arrow_file_that_is_none(tmp_path):
     (tmp_path / "t.feather").write_bytes(b"no table")
     with pytest.raises(errors.CorruptFileError, match="expected an Arrow IPC or Feather file"):

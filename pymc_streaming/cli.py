@@ -75,7 +75,8 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tell whether a table is in random order",
         description="Look whether the rows of a table are in random order, as streaming needs "
         "them, from a sample of rows and, of Parquet, from the footers. Says what a fit would make "
-        "of the order, what to do, and which columns follow it. At most a million rows are looked at.",
+        "of the order, what to do, and which columns follow it. At most a million rows are "
+        "looked at.",
         epilog="Examples: pymc-streaming inspect flights.parquet; "
         "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
         "pymc-streaming inspect hf://datasets/owner/name --json",

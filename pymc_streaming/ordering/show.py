@@ -99,8 +99,7 @@ def _table(report: OrderReport, found: list[ColumnOrder], width: int) -> list[st
     table.add_column("buffered", justify="right", no_wrap=True)
     found = sorted(found, key=lambda column: -(column.design_effect or 0.0))
     for column in found[:MOST_COLUMNS]:
-        what = "; ".join(f"{what} {manner(kinds)}" for what, kinds in column.findings.items())
-        table.add_row(shown(column.name), what, *_effects(column))
+        table.add_row(shown(column.name), _what(column), *_effects(column))
     news = telling_relations(report)
     for product in news[:MOST_RELATIONS]:
         what = f"{relation(product.columns)} {manner(product.evidence)}"
@@ -116,6 +115,13 @@ def _table(report: OrderReport, found: list[ColumnOrder], width: int) -> list[st
     if len(news) < len(report.relations):
         more.append(f"{len(report.relations) - len(news):,} of their spreads and relations")
     return lines + ([f"and {listed(more)}"] if more else [])
+
+
+def _what(column: ColumnOrder) -> str:
+    findings = dict(column.findings)
+    if len(findings) > 1:  # the levels themselves say more
+        findings.pop("alphabetical rank", None)
+    return "; ".join(f"{what} {manner(kinds)}" for what, kinds in findings.items())
 
 
 def _effects(found: ColumnOrder | RelationOrder) -> tuple[str, str]:

@@ -126,8 +126,8 @@ def open_files(path: Paths, columns: Sequence[str] | None = None) -> StoredTable
     table = open_kind(path, files, columns, is_shuffled)
     if table.uneven.issuperset(table.types):
         raise SchemaError(
-            f"{files[0].path}: no column is in all {len(files):,} files with the same type, so they "
-            "are not one table. Look at those that are, or at one file at a time."
+            f"{files[0].path}: no column is in all {len(files):,} files with the same type, so "
+            "they are not one table. Look at those that are, or at one file at a time."
         )
     return table
 

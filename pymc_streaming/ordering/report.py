@@ -119,6 +119,8 @@ def order_report(
     batch_size = whole_number("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     buffer_size = None if buffer_size is None else whole_number("buffer_size", buffer_size)
     seed = whole_number("seed", seed, least=0)
+    if isinstance(columns, str) or (columns is not None and not len(columns)):
+        raise ArgumentError(f"columns must be a list of names, found {columns!r}.")
     console = Console(stderr=True)
     visible = progressbar and (console.is_terminal or console.is_jupyter)
     with Progress(console=console, disable=not visible, transient=True) as progress:

@@ -112,8 +112,8 @@ def _table(report: OrderReport, found: list[ColumnOrder], width: int) -> list[st
         "more relation": len(news) - MOST_RELATIONS,
     }
     more = [_counted(count, what) for what, count in hidden.items() if count > 0]
-    if len(news) < len(report.relations):
-        more.append(f"{len(report.relations) - len(news):,} of their spreads and relations")
+    if known := len(report.relations) - len(news):
+        more.append(f"{known:,} spread{'s and relations' if known > 1 else ' or relation'} of them")
     return lines + ([f"and {listed(more)}"] if more else [])
 
 

@@ -266,7 +266,9 @@ def test_the_default_buffer_is_the_loaders():
         ({"batch_size": 2.5}, "batch_size"),
         ({"buffer_size": -1}, "buffer_size"),
         ({"seed": True}, "seed"),
-        ({"columns": ["x"]}, "columns"),
+        ({"columns": ["x"]}, "columns were chosen"),
+        ({"columns": "x"}, "a list of names, found 'x'"),
+        ({"columns": []}, "a list of names"),
     ],
 )
 def test_arguments_that_cannot_be_meant(options, match):

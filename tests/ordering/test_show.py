@@ -77,6 +77,17 @@ def test_relations_and_spreads_in_words():
     assert "\nx       spread drifts " in as_text(spread)
 
 
+def test_a_spread_explains_ranges_and_a_drift_explains_spreads(tmp_path):
+    x = np.linspace(0.5, 1.5, N) * np.random.default_rng(0).normal(size=N)
+    pq.write_table(pa.table({"x": x}), tmp_path / "t.parquet", row_group_size=2_000)
+    text = as_text(order_report(tmp_path / "t.parquet"))
+    assert "\nx       range differs between parts " in text
+    assert "\nx       spread drifts " in text
+    drift = order_report({"x": np.arange(N)})
+    assert len(drift.relations) == 1
+    assert "\nand 1 spread or relation of them\n" in as_text(drift)
+
+
 def test_neighbours_and_stretches_in_words():
     rng = np.random.default_rng(0)
     x = np.sort(rng.normal(size=(N // 2, 2)), axis=1).ravel()  # pairs, smaller one first

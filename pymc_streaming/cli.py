@@ -268,15 +268,16 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=lambda options: run_demo(options.rows, options.seed, options.output))
 
 
-def _whole(text: str) -> int:
-    rows = int(text.replace("_", "").replace(",", ""))
-    if rows < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 row is needed, found {rows:,}")
+def _whole(text: str, least: int = 1) -> int:
+    try:
+        rows = int(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of rows, found {text!r}") from None
+    if rows < least:
+        needed = f"{least:,} row{'s are' if least > 1 else ' is'}"
+        raise argparse.ArgumentTypeError(f"at least {needed} needed, found {rows:,}")
     return rows
 
 
 def _rows(text: str) -> int:
-    rows = int(text.replace("_", "").replace(",", ""))
-    if rows < 10_000:
-        raise argparse.ArgumentTypeError(f"at least 10,000 rows are needed, found {rows:,}")
-    return rows
+    return _whole(text, least=10_000)

@@ -52,6 +52,13 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_number_that_is_none(capsys):
+    for command in (["inspect", "t.parquet", "--batch-size", "ten"], ["demo", "--rows", "ten"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(command)
+        assert "expected a number of rows, found 'ten'" in capsys.readouterr().err
+
+
 def test_a_failure_exits_with_1(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "--output", str(tmp_path / "file")]) == 1

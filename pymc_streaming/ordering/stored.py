@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -164,6 +166,11 @@ def _find(path: Paths) -> list[DataFile]:
         except MissingFileError as error:
             missing = missing or error
     assert missing is not None
+    if isinstance(path, str | os.PathLike) and Path(path).expanduser().is_dir():
+        raise MissingFileError(
+            f"{os.fspath(path)}: there is no Parquet, Arrow or Feather file in this folder or below "
+            "it (names that begin with '.' or '_' are left out)."
+        )
     raise missing
 
 

@@ -94,6 +94,14 @@ def test_a_folder_of_csv_files_is_refused_too(tmp_path):
         order_report(tmp_path)
 
 
+def test_a_folder_without_a_table(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(errors.MissingFileError, match="no Parquet, Arrow or Feather file"):
+        order_report(tmp_path)
+    with pytest.raises(errors.MissingFileError, match="not there"):
+        order_report(tmp_path / "no")
+
+
 def test_parquet_and_arrow_files_in_one_list(table, tmp_path):
     pq.write_table(table, tmp_path / "t.parquet")
     pyarrow.feather.write_feather(table, tmp_path / "t.arrow")

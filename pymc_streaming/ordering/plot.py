@@ -108,7 +108,8 @@ def _panels(report: OrderReport, judgement: Judgement) -> Iterator[Panel]:
     found.sort(key=lambda column: -(column.design_effect or 0.0))
     relations = [relation.columns for relation in telling_relations(report)]
     if not found and not relations:
-        found = [column for column in report.columns if column.ordered is False]
+        judged = {n for n, e in judgement.columns.items() if any(f.tests for f in e.features)}
+        found = [column for column in report.columns if column.name in judged]
     for column in found[:MOST_PANELS]:
         yield _column_panel(column, judgement)
     for first, second in relations[: max(0, MOST_PANELS - len(found))]:

@@ -168,8 +168,8 @@ def _find(path: Paths) -> list[DataFile]:
     assert missing is not None
     if isinstance(path, str | os.PathLike) and Path(path).expanduser().is_dir():
         raise MissingFileError(
-            f"{os.fspath(path)}: there is no Parquet, Arrow or Feather file in this folder or below "
-            "it (names that begin with '.' or '_' are left out)."
+            f"{os.fspath(path)}: there is no Parquet, Arrow or Feather file in this folder or "
+            "below it (names that begin with '.' or '_' are left out)."
         )
     raise missing
 

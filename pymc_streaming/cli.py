@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pymc_streaming.demo import run_demo
-from pymc_streaming.errors import StreamingError
+from pymc_streaming.errors import SchemaError, StreamingError
 from pymc_streaming.ordering import order_report
 from pymc_streaming.ordering.show import print_report
 from pymc_streaming.shuffling import preshuffle
@@ -72,17 +73,22 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     inspect = commands.add_parser(
         "inspect",
         help="tell whether a table is in random order",
-        description="Look whether the rows of Parquet files are in random order, as streaming "
-        "needs them, from the footers and from a sample of rows. Says which columns follow the "
-        "order, what a fit would make of it, and what to do.",
+        description="Look whether the rows of a table are in random order, as streaming needs "
+        "them, from a sample of rows and, of Parquet, from the footers. Says what a fit would make "
+        "of the order, what to do, and which columns follow it. At most a million rows are "
+        "looked at.",
         epilog="Examples: pymc-streaming inspect flights.parquet; "
         "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
         "pymc-streaming inspect hf://datasets/owner/name --json",
     )
-    inspect.add_argument("source", metavar="SOURCE", help="file, folder, glob or URL of Parquet")
+    inspect.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="Parquet, Arrow or Feather: a file, a folder, a glob, a URL",
+    )
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
     inspect.add_argument(
-        "--plot", type=Path, metavar="FILE", help="save a picture of the clearest columns"
+        "--plot", type=Path, metavar="FILE", help="also save a picture of what was found"
     )
     inspect.add_argument(
         "--batch-size",
@@ -98,27 +104,38 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="rows of the shuffle buffer that predictions are for (default: those in 32 MiB)",
     )
     inspect.add_argument(
-        "--columns", nargs="+", metavar="NAME", help="columns to look at (default: all)"
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="columns to look at, with spaces between (default: all)",
     )
     inspect.set_defaults(run=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    report = order_report(
-        options.source,
-        batch_size=options.batch_size,
-        buffer_size=options.buffer_size,
-        columns=options.columns,
-    )
+    try:
+        report = order_report(
+            options.source,
+            batch_size=options.batch_size,
+            buffer_size=options.buffer_size,
+            columns=options.columns,
+        )
+    except SchemaError as error:
+        names = ",".join(options.columns or ()).split(",")
+        if len(names) == len(options.columns or names):
+            raise
+        asked = shlex.join(name.strip() for name in names if name.strip())
+        hint = f"Names are given with spaces between: --columns {asked}"
+        raise SchemaError(f"{error} {hint}") from error
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+    else:
+        print_report(report, Console())
     if options.plot is not None:
         from pymc_streaming.ordering.plot import plot_report
 
         plot_report(report, options.plot)
         print(f"The picture is in {options.plot}.", file=sys.stderr)
-    if options.json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print_report(report, Console(soft_wrap=False))
 
 
 def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -251,15 +268,16 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=lambda options: run_demo(options.rows, options.seed, options.output))
 
 
-def _whole(text: str) -> int:
-    rows = int(text.replace("_", "").replace(",", ""))
-    if rows < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 row is needed, found {rows:,}")
+def _whole(text: str, least: int = 1) -> int:
+    try:
+        rows = int(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of rows, found {text!r}") from None
+    if rows < least:
+        needed = f"{least:,} row{'s are' if least > 1 else ' is'}"
+        raise argparse.ArgumentTypeError(f"at least {needed} needed, found {rows:,}")
     return rows
 
 
 def _rows(text: str) -> int:
-    rows = int(text.replace("_", "").replace(",", ""))
-    if rows < 10_000:
-        raise argparse.ArgumentTypeError(f"at least 10,000 rows are needed, found {rows:,}")
-    return rows
+    return _whole(text, least=10_000)

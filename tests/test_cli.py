@@ -52,6 +52,13 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_number_that_is_none(capsys):
+    for command in (["inspect", "t.parquet", "--batch-size", "ten"], ["demo", "--rows", "ten"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(command)
+        assert "expected a number of rows, found 'ten'" in capsys.readouterr().err
+
+
 def test_a_failure_exits_with_1(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "--output", str(tmp_path / "file")]) == 1
@@ -102,7 +109,7 @@ def test_inspect(by_day, capsys):
     out, err = capsys.readouterr()
     assert out.startswith("ORDERED")
     assert "a_day_with_a_long_name" in out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(len(line) for line in out.splitlines() if not line.startswith("    ")) <= 80
     assert err == ""
 
 
@@ -123,6 +130,29 @@ def test_inspect_what_is_not_there(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "no.parquet" in err
+
+
+@pytest.mark.parametrize("asked", [["noise,a_day_with_a_long_name"], ["noise,", "a_day"]])
+def test_columns_with_commas_between(by_day, capsys, asked):
+    assert cli.main(["inspect", str(by_day), "--columns", *asked]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "with spaces between: --columns noise a_day" in err
+
+
+def test_a_column_with_a_comma_in_its_name(tmp_path, capsys):
+    pq.write_table(pa.table({"a,b": np.arange(3_000)}), tmp_path / "t.parquet")
+    assert cli.main(["inspect", str(tmp_path / "t.parquet"), "--columns", "a,b"]) == 0
+    assert "'a,b'" in capsys.readouterr().out
+
+
+def test_the_report_is_printed_where_there_is_no_picture(tmp_path, capsys):
+    pq.write_table(pa.table({"same": np.ones(3_000)}), tmp_path / "t.parquet")
+    arguments = ["inspect", str(tmp_path / "t.parquet"), "--plot", str(tmp_path / "order.png")]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("UNKNOWN")
+    assert "no picture" in err
 
 
 def test_shuffle_then_verify(by_day, tmp_path, capsys, caplog):

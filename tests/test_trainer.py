@@ -517,5 +517,5 @@ def test_order_that_does_not_reach_the_batch_is_no_warning(tmp_path):
     source = parquet_source(tmp_path / "t.parquet", columns={"batch": "y"})
     small_trainer(DataLoader(source, 500, shuffle=True, buffer_size=5_000)).fit(2)
     both = parquet_source(tmp_path / "t.parquet", columns={"batch": "day"})
-    with pytest.warns(errors.OrderedDataWarning, match="'day'.*t.parquet OUTPUT"):
+    with pytest.warns(errors.OrderedDataWarning, match="'day'.*t.parquet shuffled"):
         small_trainer(DataLoader(both, 500, shuffle=True, buffer_size=5_000)).fit(2)

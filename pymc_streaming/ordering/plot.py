@@ -1,14 +1,22 @@
-"""A picture of the order: ranges and block means over the position in the table."""
+"""A picture of the order: what was found, block by block, over the position in the table."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+from scipy import stats
 
 from pymc_streaming.errors import ArgumentError, OutputError
+from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport
+from pymc_streaming.ordering.sampling import Sample
+from pymc_streaming.ordering.wording import shown, telling_relations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,14 +25,36 @@ __all__ = ["plot_report"]
 
 #: Columns that get a panel.
 MOST_PANELS = 4
-#: Points of block means in a panel.
-MOST_BLOCKS = 150
+#: Points in a panel, and rows that are too few for one.
+MOST_BLOCKS, FEWEST_ROWS = 150, 8
 #: Half width of the band that one in a hundred points of a shuffled table leaves.
 BAND = 2.576
+#: Stretches that were not read are shown from this share of the table on.
+WIDE_GAP = 0.01
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn: a number for each row, of which the means of blocks are shown.
+
+    Parameters
+    ----------
+    title, label : str
+        What it is, and its name on the axis, with the unit.
+    values : ndarray of float, shape (rows,)
+        NaN where there is none.
+    column : ColumnOrder or None
+        The column, if it is its values that are drawn.
+    """
+
+    title: str
+    label: str
+    values: np.ndarray
+    column: ColumnOrder | None = None
 
 
 def plot_report(report: OrderReport, file: str | Path) -> None:
-    """Draw the columns that follow the order most clearly, one panel each.
+    """Draw what follows the order most clearly, one panel each; or else the first columns.
 
     Parameters
     ----------
@@ -36,108 +66,190 @@ def plot_report(report: OrderReport, file: str | Path) -> None:
     Raises
     ------
     ArgumentError
-        If no column has numbers to be drawn.
+        If there is nothing to be drawn.
     OutputError
         If the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = _shown(report)
-    if not shown:
-        raise ArgumentError("There is no column with numbers to draw; run it without a picture.")
-    figure = Figure(figsize=(9, 0.6 + 2.3 * len(shown)), layout="constrained")
+    if report.judgement is None:
+        raise ArgumentError("There is no picture: no row of the table was looked at.")
+    panels = list(_panels(report, report.judgement))
+    if not panels:
+        raise ArgumentError("There is no picture: no column has values that differ.")
+    title = textwrap.wrap(f"{report.verdict.upper()}: {report.reason}", 110)
+    figure = Figure(figsize=(9, 0.9 + 0.2 * len(title) + 2.3 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, column in zip(panels, shown, strict=True):
-        _draw(panel, report, column)
-    panels[-1].set_xlabel("row of the table")
-    panels[-1].set_xlim(0, report.rows or report.sampled_rows)
-    panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    figure.suptitle(f"{report.verdict}: {report.reason}", fontsize=10, x=0.01, ha="left", wrap=True)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    sample = report.judgement.sample
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_gaps(axis, sample, report.rows or sample.rows)
+        _draw(axis, panel, report, sample)
+    axes[-1].set_xlabel("row, in the order in which they are stored")
+    axes[-1].set_xlim(0, report.rows or sample.rows)
+    axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    figure.suptitle("\n".join(title), fontsize=10, x=0.01, ha="left")
     found = {
         label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        found.values(), found, loc="outside lower center", ncols=len(found), frameon=False
-    )
+    figure.legend(found.values(), found, loc="outside lower center", ncols=2, frameon=False)
     try:
         figure.savefig(file, dpi=130)
     except (OSError, ValueError) as error:
         raise OutputError(f"{file}: the picture cannot be written: {error}") from error
 
 
-def _shown(report: OrderReport) -> list[ColumnOrder]:
-    if report.judgement is None:
-        return []
-    drawable = [
-        column
-        for column in report.columns
-        if column.ordered is not None and report.judgement.columns[column.name].values is not None
-    ]
-    drawable.sort(key=lambda c: (not c.ordered, -(c.design_effect or 0.0)))
-    return drawable[:MOST_PANELS]
+def _panels(report: OrderReport, judgement: Judgement) -> Iterator[Panel]:
+    """What follows the order, the strongest first; if nothing does, columns as they come."""
+    found = [column for column in report.columns if column.ordered]
+    found.sort(key=lambda column: -(column.design_effect or 0.0))
+    relations = [relation.columns for relation in telling_relations(report)]
+    if not found and not relations:
+        judged = {n for n, e in judgement.columns.items() if any(f.tests for f in e.features)}
+        found = [column for column in report.columns if column.name in judged]
+    for column in found[:MOST_PANELS]:
+        yield _column_panel(column, judgement)
+    for first, second in relations[: max(0, MOST_PANELS - len(found))]:
+        scores = [_normal_scores(_numbers(judgement, name)) for name in (first, second)]
+        what = (
+            f"{shown(first)}: spread"
+            if first == second
+            else f"{shown(first)} and {shown(second)}: relation"
+        )
+        label = "square" if first == second else "product"
+        yield Panel(what, f"mean {label}\n(of normal scores)", scores[0] * scores[1])
 
 
-def _draw(panel: Axes, report: OrderReport, column: ColumnOrder) -> None:
-    assert report.judgement is not None
-    sample = report.judgement.sample
-    values = report.judgement.columns[column.name].values
-    assert values is not None
-    valid = np.isfinite(values)
-    block = _blocks(sample.fragment)
-    rows = np.repeat(block, sample.length)
-    counts = np.bincount(rows, valid)
+def _column_panel(column: ColumnOrder, judgement: Judgement) -> Panel:
+    what = next(iter(column.findings), "mean")
+    name = shown(column.name)
+    values = _numbers(judgement, column.name)
+    if what == "share of nulls":
+        return Panel(f"{name}: share of nulls", "nulls, %", 100.0 * ~np.isfinite(values))
+    if judgement.columns[column.name].values is None or what == "mix of levels":
+        level, is_level = _telling_level(judgement, column.name)
+        title = f"{name}: share of the level {level!r}"
+        return Panel(title, f"{level}, %", np.where(is_level, 100.0, 0.0))
+    what = "mean and range" if what == "range" else "mean"
+    return Panel(f"{name}: {what}", f"mean ({column.type})", values, column)
+
+
+def _numbers(judgement: Judgement, name: str) -> np.ndarray:
+    """The values of a column, NaN for null; of text, 0."""
+    values = judgement.columns[name].values
+    if values is not None:
+        return values
+    found = judgement.sample.columns[name]
+    is_null = np.asarray(found.is_null()) if isinstance(found, pa.Array) else np.isnan(found)
+    numbers: np.ndarray = np.where(is_null, np.nan, 0.0)
+    return numbers
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    rank = stats.rankdata(values, nan_policy="omit")
+    scores: np.ndarray = stats.norm.ppf((rank - 0.5) / np.isfinite(values).sum())
+    standardised: np.ndarray = scores / np.nanstd(scores)
+    return standardised
+
+
+def _telling_level(judgement: Judgement, name: str) -> tuple[str, np.ndarray]:
+    """Of the commonest levels the one whose share varies most from block to block."""
+    array = judgement.sample.columns[name]
+    array = array if isinstance(array, pa.Array) else pa.array(array)
+    counts = sorted(array.value_counts().to_pylist(), key=lambda c: -c["counts"])
+    codes = array.dictionary_encode()
+    block = _rows(judgement.sample)
+    best, spread = counts[0]["values"], -1.0
+    for level in [c["values"] for c in counts[:MOST_BLOCKS] if c["values"] is not None]:
+        is_level = _equals(codes, level)
+        share = np.bincount(block, is_level) / np.bincount(block)
+        varies = float(share.var() / max(share.mean() * (1 - share.mean()), 1e-12))
+        if varies * np.sqrt(share.mean()) > spread:
+            best, spread = level, varies * np.sqrt(share.mean())
+    return shown(str(best)), _equals(codes, best)
+
+
+def _equals(codes: pa.DictionaryArray, level: object) -> np.ndarray:
+    number = codes.dictionary.to_pylist().index(level)
+    equal: np.ndarray = np.asarray(codes.indices.fill_null(-1)) == number
+    return equal
+
+
+def _rows(sample: Sample) -> np.ndarray:
+    """The block that each row of the sample is in."""
+    return np.repeat(_blocks(sample.fragment), sample.length)
+
+
+def _draw_gaps(axis: Axes, sample: Sample, n_rows: int) -> None:
+    """Shade what lies behind the last row that was read of a fragment."""
+    ends = np.append(sample.start[1:], n_rows)
+    begins = sample.start + sample.length
+    usual = np.median(ends[:-1] - begins[:-1]) if len(ends) > 1 else 0
+    wide = np.flatnonzero(ends - begins > max(WIDE_GAP * n_rows, 3 * usual))
+    for number in wide:
+        axis.axvspan(
+            begins[number], ends[number], facecolor="none", edgecolor="0.85", hatch="///",
+            linewidth=0, zorder=0, label="not read (the report is on a sample)",
+        )  # fmt: skip
+
+
+def _draw(axis: Axes, panel: Panel, report: OrderReport, sample: Sample) -> None:
+    valid = np.isfinite(panel.values)
+    run_block, row_block = _blocks(sample.fragment), _rows(sample)
+    counts = np.bincount(row_block, valid)
+    kept = counts >= min(FEWEST_ROWS, counts.max())
     weights = sample.length * (sample.start + 0.5 * sample.length)
-    place = (np.bincount(block, weights) / np.bincount(block, sample.length))[counts > 0]
-    sums = np.bincount(rows, np.where(valid, values, 0.0))[counts > 0]
-    counts = counts[counts > 0]
-    means, mean = sums / counts, values[valid].mean()
-    half = BAND * values[valid].std() / np.sqrt(counts)
-    low, high = min(means.min(), (mean - half).min()), max(means.max(), (mean + half).max())
-    note = ""
-    ranges = report.ranges.get(column.name)
-    if ranges is not None and not ranges.is_rank and np.isfinite(ranges.low).any():
-        least, most = np.nanmin(ranges.low), np.nanmax(ranges.high)
-        if high - low > 0.2 * (most - least):
-            edges = np.concatenate([[0], np.cumsum(ranges.rows)])
-            panel.bar(
-                edges[:-1],
-                ranges.high - ranges.low,
-                width=np.diff(edges),
-                bottom=ranges.low,
-                align="edge",
-                color="0.9",
-                edgecolor="0.7",
-                linewidth=0.6 if len(edges) < 200 else 0.0,
-                label="range of a row group (footer)",
-            )
-        else:  # they would press the means flat
-            note = f"; values from {least:,.4g} to {most:,.4g}"
-    panel.fill_between(
-        place,
-        mean - half,
-        mean + half,
-        color="tab:blue",
-        alpha=0.3,
-        linewidth=0,
-        label="99 % of block means, if shuffled",
-    )
-    panel.plot(place, means, ".", color="tab:red", markersize=4, label="mean of a block of rows")
-    if column.type.startswith(("timestamp", "date")):
-        seconds = 86_400 if column.type.startswith("date") else 1
-        panel.yaxis.set_major_formatter(
+    place = (np.bincount(run_block, weights) / np.bincount(run_block, sample.length))[kept]
+    means = np.bincount(row_block, np.where(valid, panel.values, 0.0))[kept] / counts[kept]
+    mean = panel.values[valid].mean()
+    half = BAND * panel.values[valid].std() / np.sqrt(np.median(counts[kept]))
+    if panel.column is not None:
+        note = _draw_ranges(
+            axis, report, panel.column, np.append(means, [mean - half, mean + half])
+        )
+    else:
+        note = ""
+    axis.axhspan(
+        mean - half, mean + half, color="tab:blue", alpha=0.3, linewidth=0,
+        label="where 99 % of the points of a shuffled table lie",
+    )  # fmt: skip
+    rows = np.median(np.bincount(row_block))
+    points = f"mean of about {float(f'{rows:.1g}'):,.0f} rows that stand close together"
+    axis.plot(place, means, ".", color="tab:red", markersize=4, label=points)
+    kind = "" if panel.column is None else panel.column.type
+    if kind.startswith(("timestamp", "date")):
+        seconds = 86_400 if kind.startswith("date") else 1
+        axis.yaxis.set_major_formatter(
             lambda value, _: str(np.datetime64(round(value * seconds), "s").astype("M8[D]"))
         )
-    effect = 1.0 if column.design_effect is None else column.design_effect
-    shown = f"{effect:,.0f}" if effect >= 10 else f"{effect:.1f}"
-    panel.set_title(
-        f"{column.name} ({column.type}{note}): design effect {shown} in order",
-        fontsize=9,
-        loc="left",
+    axis.set_ylabel(panel.label, fontsize=9)
+    axis.set_title(f"{panel.title}{note}", fontsize=9, loc="left")
+
+
+def _draw_ranges(axis: Axes, report: OrderReport, column: ColumnOrder, drawn: np.ndarray) -> str:
+    """The ranges of row groups, or words instead where they would press the means flat."""
+    ranges = report.ranges.get(column.name)
+    if ranges is None or ranges.is_rank or not np.isfinite(ranges.low).any():
+        return ""
+    least, most = np.nanmin(ranges.low), np.nanmax(ranges.high)
+    if np.ptp(drawn) <= 0.2 * (most - least) and "range" not in column.findings:
+        return f" (values lie between {least:,.4g} and {most:,.4g})"
+    edges = np.concatenate([[0], np.cumsum(ranges.rows)])
+    axis.bar(
+        edges[:-1],
+        ranges.high - ranges.low,
+        width=np.diff(edges),
+        bottom=ranges.low,
+        align="edge",
+        color="0.9",
+        edgecolor="0.7",
+        linewidth=0.6 if len(edges) < 200 else 0.0,
+        label="smallest to largest value of a row group",
     )
+    return ""
 
 
 def _blocks(fragment: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -28,6 +29,10 @@ class ColumnOrder:
         ``"season"`` (a few periods over the table), ``"fragments"`` (they differ),
         ``"runs"`` (stretches within a fragment differ), ``"neighbours"`` (rows are like, or
         unlike, the row before). Or why it was not judged.
+    findings : dict of str to tuple of str
+        The same evidence by what of the column shows it, the clearest first: ``"mean"``,
+        ``"alphabetical rank"``, ``"mix of levels"``, ``"share of nulls"``; or ``"range"``, where
+        only footers do.
     p_value : float or None
         Smallest p-value of its tests, times the number of tests of all columns.
     range_trend : float or None
@@ -50,6 +55,7 @@ class ColumnOrder:
     type: str
     ordered: bool | None
     evidence: tuple[str, ...]
+    findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     p_value: float | None = None
     range_trend: float | None = None
     range_overlap: float | None = None
@@ -114,6 +120,8 @@ class OrderReport:
         Columns by which the files say they are sorted. A declaration, not evidence.
     batch_size, buffer_size : int
         What the predictions are for, in rows.
+    steps : int
+        Steps of the fit that predictions are for.
     error_in_order, error_buffered : float
         Predicted error of a fit by the order, in posterior standard deviations, with
         ``shuffle=False``, and with ``shuffle=True`` and this buffer.
@@ -136,13 +144,14 @@ class OrderReport:
     declared_sorting: tuple[str, ...]
     batch_size: int
     buffer_size: int
+    steps: int
     error_in_order: float
     error_buffered: float
     judgement: Judgement | None = field(default=None, repr=False, compare=False)
     ranges: dict[str, ColumnRanges] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Plain data, for JSON: numbers are finite, or None."""
         names = [f.name for f in fields(self) if f.name not in ("judgement", "ranges")]
         shown = {name: getattr(self, name) for name in names}
         for name in ("columns", "relations"):
@@ -161,4 +170,5 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

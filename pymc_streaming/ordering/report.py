@@ -10,19 +10,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError
-from pymc_streaming.ordering.advice import Advice, advise
+from pymc_streaming.ordering.advice import CHOOSE_OTHERS, STREAM_IT, Advice, advise
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
 from pymc_streaming.ordering.judge import Evidence, Judgement, judge
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
-from pymc_streaming.ordering.sampling import Advance, Table, source_table
-from pymc_streaming.ordering.stored import open_stored
+from pymc_streaming.ordering.sampling import Advance, source_table
+from pymc_streaming.ordering.stored import StoredTable, open_files, open_frame
+from pymc_streaming.ordering.wording import findings, reason
 from pymc_streaming.sources import IterableDataset, as_source
-from pymc_streaming.sources.arrow import arrow_source
-from pymc_streaming.sources.coerce import is_arrow_path
 from pymc_streaming.sources.files import Paths
-from pymc_streaming.sources.manifest import find_manifest
+from pymc_streaming.sources.memory import is_table
 from pymc_streaming.sources.parquet import ParquetSource
 
 __all__ = ["judge_source", "order_report", "place_of"]
@@ -30,7 +30,10 @@ __all__ = ["judge_source", "order_report", "place_of"]
 #: Steps of the fit that predictions are for: the default of `Trainer.fit`; more for a large table,
 #: so that the average covers it once.
 STEPS, AVERAGED_PART = 10_000, 0.3
+#: Rows of a batch, unless asked for otherwise.
+BATCH_SIZE = 4096
 _MANIFEST_SAYS = "A manifest says that the rows were put in uniformly random order."
+_NOTHING_TO_JUDGE = "No column holds single numbers, texts, dates or times to judge the order by."
 #: Memory of a loader's buffer, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
 
@@ -38,7 +41,7 @@ DEFAULT_BYTES = 32 * 2**20
 def order_report(
     source_or_path: Any,
     *,
-    batch_size: int = 4096,
+    batch_size: int | None = None,
     buffer_size: int | None = None,
     columns: Sequence[str] | None = None,
     seed: int = 0,
@@ -51,16 +54,19 @@ def order_report(
 
     Parameters
     ----------
-    source_or_path : str, os.PathLike, list of them, IterableDataset, or what `DataLoader` takes
-        Parquet files, as for :func:`parquet_source`: all their columns are looked at, whatever
-        their types. Of a source: the arrays that batches are made of, after a transform.
-    batch_size : int, default 4096
-        Rows of the batches that predictions are for.
+    source_or_path : str, os.PathLike, list of them, data frame, DataLoader, or what that takes
+        Parquet, Arrow or Feather files, or a data frame or Arrow table in memory: all columns
+        are looked at, whatever their types, as they are stored. Of a source, or the source of a
+        `DataLoader`: the arrays that batches are made of, after a transform.
+    batch_size : int, optional
+        Rows of the batches that predictions are for, at most the table. Default: that of the
+        `DataLoader` that was given, else 4096.
     buffer_size : int, optional
-        Rows of the shuffle buffer that predictions are for. Default: that of `DataLoader`, as
-        many rows as fit in 32 MiB, at least four batches.
+        Rows of the shuffle buffer that predictions are for, at most the table. Default: that of
+        the `DataLoader` that was given; else the default of `DataLoader`, as many rows as fit in
+        32 MiB, at least four batches.
     columns : sequence of str, optional
-        Columns of the files to look at. Default: all.
+        Columns of files or of a data frame to look at. Default: all.
     seed : int, default 0
         Seed of the places that are looked at.
     progressbar : bool, default True
@@ -80,7 +86,7 @@ def order_report(
 
     Notes
     -----
-    Three kinds of evidence are weighed: the ranges of the row groups, from the footers of the
+    Three kinds of evidence are weighed: the ranges of the row groups, from the footers of Parquet
     files; sums over short runs of consecutive rows from all over the table, against what a
     random permutation gives; and the correlation of neighbouring rows. Numbers enter as normal
     scores, text and codes as levels, and relations as products of two columns. The probability
@@ -105,12 +111,16 @@ def order_report(
     >>> report.verdict, [column.name for column in report.columns if column.ordered]
     ('ordered', ['day'])
     """
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("buffer_size", 1 if buffer_size is None else buffer_size, 1),
-        ("seed", seed, 0),
-    ):
-        _check_whole_number(name, value, least)
+    loader = source_or_path if _is_loader(source_or_path) else None
+    if loader is not None:
+        source_or_path = loader.source
+        batch_size = loader.batch_size if batch_size is None else batch_size
+        buffer_size = loader.buffer_size if buffer_size is None else buffer_size
+    batch_size = whole_number("batch_size", BATCH_SIZE if batch_size is None else batch_size)
+    buffer_size = None if buffer_size is None else whole_number("buffer_size", buffer_size)
+    seed = whole_number("seed", seed, least=0)
+    if isinstance(columns, str) or (columns is not None and not len(columns)):
+        raise ArgumentError(f"columns must be a list of names, found {columns!r}.")
     console = Console(stderr=True)
     visible = progressbar and (console.is_terminal or console.is_jupyter)
     with Progress(console=console, disable=not visible, transient=True) as progress:
@@ -119,14 +129,19 @@ def order_report(
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        if isinstance(source_or_path, str | os.PathLike) and is_arrow_path(source_or_path):
-            return _of_arrow(source_or_path, columns, batch_size, buffer_size, seed, advance)
+        sizes = batch_size, buffer_size
         if _is_path(source_or_path):
-            return _of_files(source_or_path, columns, batch_size, buffer_size, seed, advance)
+            stored = open_files(source_or_path, columns)
+            return _of_stored(stored, *sizes, seed, advance, source_or_path)
+        if is_table(source_or_path):
+            return _of_stored(open_frame(source_or_path, columns), *sizes, seed, advance)
         if columns is not None:
-            raise ArgumentError("columns are for files; of a source, batches decide.")
-        source = as_source(source_or_path)
-        return _of_source(source, batch_size, buffer_size, seed, advance)
+            raise ArgumentError(
+                "columns are for files and data frames, found "
+                f"{type(source_or_path).__name__}, whose columns were chosen when it was made."
+            )
+        n_rows = getattr(loader, "total_size", None)
+        return _of_source(as_source(source_or_path), *sizes, seed, advance, n_rows)
 
 
 def judge_source(
@@ -182,6 +197,7 @@ def _of_source(
     buffer_size: int | None,
     seed: int,
     advance: Advance,
+    n_rows: int | None,
 ) -> OrderReport:
     table = source_table(source)
     types = {}
@@ -189,60 +205,43 @@ def _of_source(
         for label in (*spec.columns, name):
             types[label] = str(spec.dtype)
     schema = {name: types.get(name, types.get(name.split("[")[0], "")) for name in table.columns}
-    rows = source.n_rows
+    rows = source.n_rows if n_rows is None else n_rows
     facts = _Facts(schema, rows, len(source.fragments), source.row_nbytes)
     if source.is_shuffled:
-        return _shuffled(facts, _MANIFEST_SAYS, batch_size, buffer_size)
-    judgement, footers = judge_source(source, seed=seed, advance=advance)
+        return _unread(facts, "shuffled", _MANIFEST_SAYS, batch_size, buffer_size)
+    judgement, footers = judge_source(source, n_rows, seed=seed, advance=advance)
     if footers is not None:
         facts.add(footers, len(source.files))  # type: ignore[attr-defined]
     return _report(facts, judgement, batch_size, buffer_size, place_of(source))
 
 
-def _of_files(
-    path: Paths,
-    columns: Sequence[str] | None,
+def _of_stored(
+    stored: StoredTable,
     batch_size: int,
     buffer_size: int | None,
     seed: int,
     advance: Advance,
+    path: Paths | None = None,
 ) -> OrderReport:
-    stored = open_stored(path, columns)
-    table: Table = stored.table()
-    fields = {name: stored.footers.schema.field(name).type for name in stored.columns}
-    facts = _Facts(
-        {name: str(kind) for name, kind in fields.items()},
-        sum(stored.footers.counts),
-        len(stored.footers.counts),
-        8 * max(1, len(table.columns)),
-    )
-    facts.add(stored.footers, len(stored.files))
-    facts.unjudged = {
-        name: why for name in stored.columns if (why := stored.unreadable(name)) is not None
-    }
-    judgement = judge(table, stored.footers.ranges, seed, None, advance)
+    table = stored.table()
+    schema = {name: str(kind) for name, kind in stored.types.items()}
+    # What the loader makes of them: numbers of 8 bytes.
+    row_nbytes = 8 * max(1, len(table.columns))
+    facts = _Facts(schema, sum(stored.counts), len(stored.counts), row_nbytes)
+    facts.shards, facts.stored_bytes = stored.shards, stored.nbytes
+    facts.unjudged = stored.unjudged
+    if stored.footers is not None:
+        facts.add(stored.footers, stored.shards)
+    if not table.columns:
+        return _unread(facts, "unknown", _NOTHING_TO_JUDGE, batch_size, buffer_size)
+    judgement = judge(table, facts.ranges, seed, None, advance)
+    if stored.is_shuffled and judgement.verdict != "ordered":
+        judgement.verdict = "shuffled"
+        judgement.reason = (
+            f"{_MANIFEST_SAYS} Nothing speaks against it in the {judgement.sample.rows:,} rows "
+            "that were looked at."
+        )
     return _report(facts, judgement, batch_size, buffer_size, path)
-
-
-def _of_arrow(
-    path: str | os.PathLike[str],
-    columns: Sequence[str] | None,
-    batch_size: int,
-    buffer_size: int | None,
-    seed: int,
-    advance: Advance,
-) -> OrderReport:
-    manifest = find_manifest(path, "arrow")
-    if manifest is None:
-        source = arrow_source(path, columns=columns, categories="auto")
-        return _of_source(source, batch_size, buffer_size, seed, advance)
-    names = manifest.columns if columns is None else columns
-    schema = {name: manifest.columns[name] for name in names}
-    n_bytes = sum(shard.bytes for shard in manifest.shards)
-    fragments = sum(-(-shard.rows // manifest.rows_per_fragment) for shard in manifest.shards)
-    facts = _Facts(schema, manifest.n_rows, fragments, n_bytes // max(1, manifest.n_rows))
-    facts.shards, facts.stored_bytes = len(manifest.shards), n_bytes
-    return _shuffled(facts, _MANIFEST_SAYS, batch_size, buffer_size)
 
 
 class _Facts:
@@ -273,26 +272,32 @@ def _report(
 ) -> OrderReport:
     sample = judgement.sample
     rows = facts.rows if facts.rows is not None else sample.n_rows
+    batch_size = batch_size if rows is None else min(batch_size, rows)
     buffer = _buffer(facts, batch_size, buffer_size, rows)
     in_order, buffered = Stream(batch_size), Stream(batch_size, buffer)
     nbytes = sum(array.nbytes for array in sample.columns.values())
-    advice: Advice = advise(judgement, batch_size, buffer, _steps(rows, batch_size), path)
+    steps = _steps(rows, batch_size)
+    advice: Advice = advise(judgement, batch_size, buffer, steps, path)
+    columns = tuple(
+        _column(name, kind, facts, judgement, in_order, buffered)
+        for name, kind in facts.schema.items()
+    )
+    relations = tuple(
+        RelationOrder(
+            (e.names[0], e.names[1]),
+            e.kinds,
+            e.p_value,
+            judgement.design_effect(e, in_order),
+            judgement.design_effect(e, buffered),
+        )
+        for e in judgement.products
+    )
     return OrderReport(
         judgement.verdict,
-        judgement.reason,
+        _reason(columns, relations) if judgement.verdict == "ordered" else judgement.reason,
         advice.recommendation,
-        tuple(_column(name, kind, facts, judgement, in_order, buffered)
-              for name, kind in facts.schema.items()),
-        tuple(
-            RelationOrder(
-                (e.names[0], e.names[1]),
-                e.kinds,
-                e.p_value,
-                judgement.design_effect(e, in_order),
-                judgement.design_effect(e, buffered),
-            )
-            for e in judgement.products
-        ),
+        columns,
+        relations,
         rows,
         sample.rows,
         facts.fragments,
@@ -303,6 +308,7 @@ def _report(
         facts.sorting,
         batch_size,
         buffer,
+        steps,
         advice.error_in_order,
         advice.error_buffered,
         judgement,
@@ -310,14 +316,31 @@ def _report(
     )  # fmt: skip
 
 
-def _shuffled(facts: _Facts, reason: str, batch_size: int, buffer_size: int | None) -> OrderReport:
+def _reason(columns: Sequence[ColumnOrder], relations: Sequence[RelationOrder]) -> str:
+    clearest = sorted((c for c in columns if c.ordered), key=lambda c: -(c.design_effect or 0))
+    return reason(
+        [((column.name,), column.findings) for column in clearest]
+        + [(relation.columns, {"product": relation.evidence}) for relation in relations]
+    )
+
+
+def _unread(
+    facts: _Facts, verdict: str, why: str, batch_size: int, buffer_size: int | None
+) -> OrderReport:
+    """The report on a table of which no row was looked at."""
+    batch_size = batch_size if facts.rows is None else min(batch_size, facts.rows)
     buffer = _buffer(facts, batch_size, buffer_size, facts.rows)
+    is_shuffled = verdict == "shuffled"
     return OrderReport(
-        "shuffled", reason, "Stream it as it is.",
-        tuple(ColumnOrder(name, kind, False, ("manifest",)) for name, kind in facts.schema.items()),
+        verdict, why, STREAM_IT if is_shuffled else CHOOSE_OTHERS,
+        tuple(
+            ColumnOrder(name, kind, False, ("manifest",)) if is_shuffled
+            else ColumnOrder(name, kind, None, (facts.unjudged[name],))
+            for name, kind in facts.schema.items()
+        ),
         (), facts.rows, 0, facts.fragments, facts.shards, facts.stored_bytes,
-        None if facts.rows is None else facts.rows * facts.row_nbytes,
-        facts.schema, facts.sorting, batch_size, buffer, 0.0, 0.0,
+        None if facts.rows is None or not is_shuffled else facts.rows * facts.row_nbytes,
+        facts.schema, facts.sorting, batch_size, buffer, _steps(facts.rows, batch_size), 0.0, 0.0,
     )  # fmt: skip
 
 
@@ -349,7 +372,7 @@ def _column(
     found = judgement.is_ordered(evidence)
     if not found and not any(f.tests for f in evidence.features):
         why = "too few distinct values"
-        return ColumnOrder(name, kind, None, (why,), None, trend, overlap)
+        return ColumnOrder(name, kind, None, (why,), {}, None, trend, overlap)
     kinds = (("ranges",) if judgement.follows_ranges(name) else ()) + evidence.kinds
     effect = judgement.design_effect(evidence, in_order)
     return ColumnOrder(
@@ -357,6 +380,7 @@ def _column(
         kind,
         found,
         kinds,
+        findings(judgement, name, kind),
         min(evidence.p_value, p_footers),
         trend,
         overlap,
@@ -367,12 +391,14 @@ def _column(
     )
 
 
-def _check_whole_number(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ArgumentError(f"{name} must be a whole number of at least {least}, found {value!r}.")
-
-
 def _is_path(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(isinstance(item, str | os.PathLike) for item in value)
     return isinstance(value, str | os.PathLike)
+
+
+def _is_loader(value: object) -> bool:
+    """Whether it is a `DataLoader` or a `shuffle_buffer`, which this package knows nothing of."""
+    if is_table(value) or isinstance(value, IterableDataset):
+        return False
+    return all(hasattr(value, name) for name in ("source", "batch_size", "buffer_size"))

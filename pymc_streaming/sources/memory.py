@@ -25,6 +25,7 @@ __all__ = [
     "ArraySource",
     "TableSource",
     "array_source",
+    "arrow_table",
     "is_table",
     "table_source",
 ]
@@ -195,7 +196,7 @@ class TableSource(IterableDataset):
         categories: Categories = None,
         transform: Transform | None = None,
     ) -> None:
-        arrow = _arrow_table(table)
+        arrow = arrow_table(table)
         plan = plan_columns(arrow.schema, columns, categories, transform, "table")
         self._table = arrow.select(plan.names)
         self.fragments = _row_ranges(self._table.num_rows, "table")
@@ -237,7 +238,8 @@ def _is_pandas(value: object) -> bool:
     return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
-def _arrow_table(table: Any) -> pa.Table:
+def arrow_table(table: Any) -> pa.Table:
+    """A data frame, or whatever speaks Arrow, as an Arrow table."""
     if isinstance(table, Iterator):
         raise ConsumedIteratorError(
             f"table_source was given a {type(table).__name__}, which can be read only once; "

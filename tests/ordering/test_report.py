@@ -22,7 +22,6 @@ from pymc_streaming import (
 )
 from pymc_streaming.loader.loader import DEFAULT_BYTES
 from pymc_streaming.ordering import report as report_module
-from pymc_streaming.ordering.plot import plot_report
 from tests.test_real_data import CRITEO, FLIGHTS, needs_criteo, needs_flights
 
 N = 40_000
@@ -246,7 +245,7 @@ def test_what_to_do_depends_on_what_a_buffer_can_do(tmp_path):
     y = np.sort(np.random.default_rng(0).normal(size=200_000))
     path = written(tmp_path / "with space.parquet", {"y": y}, 10_000)
     poor = order_report(path, batch_size=500, buffer_size=5_000)
-    assert f"pymc-streaming shuffle '{path}' OUTPUT --seed 0" in poor.recommendation
+    assert f"\n    pymc-streaming shuffle '{path}' shuffled --seed 0\n" in poor.recommendation
     assert poor.error_buffered > 0.1
     better = order_report(path, batch_size=500, buffer_size=50_000)
     assert "Raise the buffer to the whole table" in better.recommendation
@@ -267,7 +266,9 @@ def test_the_default_buffer_is_the_loaders():
         ({"batch_size": 2.5}, "batch_size"),
         ({"buffer_size": -1}, "buffer_size"),
         ({"seed": True}, "seed"),
-        ({"columns": ["x"]}, "columns"),
+        ({"columns": ["x"]}, "columns were chosen"),
+        ({"columns": "x"}, "a list of names, found 'x'"),
+        ({"columns": []}, "a list of names"),
     ],
 )
 def test_arguments_that_cannot_be_meant(options, match):
@@ -291,17 +292,6 @@ def test_data_frames():
     assert ordered_columns(order_report(frame)) == {"day"}
 
 
-def test_the_picture(tmp_path):
-    report = order_report(written(tmp_path / "t.parquet", columns() | {"day": np.arange(N)}))
-    plot_report(report, tmp_path / "order.png")
-    assert (tmp_path / "order.png").read_bytes().startswith(b"\x89PNG")
-    plot_report(order_report(np.sort(np.random.default_rng(0).normal(size=N))), tmp_path / "a.svg")
-    with pytest.raises(errors.OutputError, match="cannot be written"):
-        plot_report(report, tmp_path / "no" / "order.png")
-    with pytest.raises(errors.ArgumentError, match="no column"):
-        plot_report(order_report(Promised()), tmp_path / "b.png")
-
-
 def test_arrays_by_name_and_by_number():
     day = np.arange(N) // 400
     X = np.column_stack([np.random.default_rng(0).normal(size=N), day])
@@ -316,6 +306,14 @@ def test_flights_are_in_the_order_of_their_dates():
     assert (date.name, date.ordered, date.range_trend) == ("date", True, 1.0)
     assert "ranges" in date.evidence
     assert date.design_effect == pytest.approx(4_096, rel=0.1)
+
+
+@needs_flights
+def test_the_documentation_shows_the_report_on_the_flights(monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "inspect-the-order.md"
+    monkeypatch.chdir(FLIGHTS.parent)
+    shown = str(order_report(FLIGHTS.name)).replace(FLIGHTS.name, "flights.parquet")
+    assert f"```text\n{shown}\n```" in page.read_text()
 
 
 @needs_criteo

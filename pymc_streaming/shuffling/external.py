@@ -63,7 +63,7 @@ def preshuffle(
     source: Paths,
     output: str | os.PathLike[str],
     *,
-    seed: int,
+    seed: int = 0,
     memory_limit: int | str = "512MB",
     format: str = "parquet",  # noqa: A002 - the usual word
     columns: Sequence[str] | None = None,
@@ -86,7 +86,7 @@ def preshuffle(
         Or Feather (Arrow IPC) or CSV files, found by the ends of their names.
     output : str or os.PathLike
         Local folder to write. It must not exist, unless it is empty.
-    seed : int
+    seed : int, default 0
         Seed of the order.
     memory_limit : int or str, default "512MB"
         Memory for rows, as bytes or in words. The process takes up to 250 MB beside it.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pymc_streaming.shuffling.scratch import as_one_batch, take
-from pymc_streaming.sources.manifest import Shard
+from pymc_streaming.sources.manifest import Shard, sample_digest
 
 __all__ = ["new_writer", "write_shard"]
 
@@ -65,7 +65,7 @@ def write_shard(
             if held:
                 written += flush()
     temporary.replace(path)
-    return Shard(path.name, written, sink.size, sink.hexdigest())
+    return Shard(path.name, written, sink.size, sink.hexdigest(), sample_digest(path))
 
 
 def new_writer(sink: Any, schema: pa.Schema, format: str) -> Any:  # noqa: A002

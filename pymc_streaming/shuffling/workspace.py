@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError, SourceError
-from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, Shard, missing_or_resized
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, Shard, harm_that_shows
 
 __all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
@@ -71,9 +71,9 @@ class Workspace:
         return Shard(**noted) if noted else None
 
     def _has_lost_shards(self) -> bool:
-        """Whether a finished shard is not there any more; what it was made of is not either."""
+        """Whether a finished shard is not what it was; what it was made of is there no more."""
         shards = [Shard(**self.read(path.stem)) for path in self.folder.glob("part-*.json")]
-        return any(missing_or_resized(self.shards, shard) for shard in shards)
+        return any(harm_that_shows(self.shards, shard) for shard in shards)
 
     def read(self, name: str) -> Any:
         """What was noted under `name`, or None."""

@@ -443,11 +443,11 @@ def test_damaged_arrow_does_not_crash(compression, tmp_path):
 def test_damaged_csv(tmp_path):
     path = tmp_path / "a.csv"
     for text, message in [
-        ("", "a.csv: Empty CSV file.*taken from its beginning"),
+        ("", "a.csv: Empty CSV file.*names of the columns in the first line"),
         ("x,y\n1,2\n3\n", "a.csv: .*Expected 2 columns"),
-        ("x\n" + "1\n" * 600_000 + "one\n", "a.csv: .*conversion error.*'one'"),
+        ("x\n\udcff\n", "a.csv: .*UTF"),
     ]:
-        path.write_text(text)
+        path.write_text(text, errors="surrogateescape")
         with pytest.raises(SchemaError, match=message):
             preshuffle(path, tmp_path / "out", **QUIET)
     with gzip.open(tmp_path / "b.csv.gz", "wt") as file:

@@ -157,6 +157,7 @@ class _Evidence:
         if not pa.types.is_timestamp(kind):  # around these, the reader ignores blanks
             text = pc.ascii_trim(text, " \t")
         try:
+            text[:1].cast(kind)  # Arrow writes a message for each value that does not fit
             values = text.cast(kind)
         except pa.ArrowInvalid:
             return False

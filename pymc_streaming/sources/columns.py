@@ -242,7 +242,7 @@ class ColumnPlan:
         """The arrays of one Arrow batch; `where` says in words where it is from."""
         if self.transform is None:
             values = {column.name: self._numbers(column, batch, where) for column in self.columns}
-            return {name: self._array(name, values, where) for name in self.arrays}
+            return _apart({name: self._array(name, values, where) for name in self.arrays})
         block = self._transformed(batch, where)
         found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
         if found != self.layout:
@@ -304,6 +304,15 @@ class ColumnPlan:
                     "`filters` (Parquet), or beforehand, so that N counts the rows that are left."
                 )
         return block
+
+
+def _apart(block: Block) -> Block:
+    """The arrays, none of them another one by a second name: each may be written to."""
+    seen: set[int] = set()
+    for name, array in block.items():
+        block[name] = array.copy() if id(array) in seen else array
+        seen.add(id(array))
+    return block
 
 
 def _numpy(array: pa.Array) -> np.ndarray:

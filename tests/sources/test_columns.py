@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 from typing import Any
 
 import numpy as np
@@ -466,3 +467,16 @@ def test_canonical_type_keeps_what_is_no_encoding() -> None:
     nested = pa.dictionary(pa.int8(), pa.string_view())
     assert canonical_type(nested) == pa.large_string()
     assert canonical_type(pa.int8()) == pa.int8()
+
+
+def test_a_column_used_twice_is_in_two_places() -> None:
+    source = table_source(
+        pa.table({"a": [1.0, 2.0], "b": [3.0, 4.0]}),
+        columns={"x": ["a", "b"], "y": "a", "z": "a", "w": ["a"]},
+    )
+    (block,) = source.read(source.fragments[0])
+    assert not any(
+        np.shares_memory(block[one], block[other])
+        for one, other in itertools.combinations(block, 2)
+    )
+    np.testing.assert_array_equal(block["y"], block["z"])

@@ -13,20 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
+from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
 from pymc_streaming.shuffling.schemas import common_schema, names_of_columns
 from pymc_streaming.sources.columns import shortened
-from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
+from pymc_streaming.sources.files import TABLES, DataFile, OpenFiles, Paths, find_files, reading
 
 __all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
-
-# Kinds of files by the ends of their names; a folder is searched for one kind after the other.
-_KINDS = {
-    "parquet": ("*.parquet",),
-    "arrow": ("*.arrow", "*.feather", "*.ipc"),
-    "csv": ("*.csv", "*.csv.gz"),
-}
 
 # A decoded batch is about so large. It is a function of the table alone: the memory limit must
 # not show in the result, not even in the order of a dictionary's levels.
@@ -194,33 +187,25 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
 
 
 def _find(path: Paths) -> tuple[str, list[DataFile]]:
-    missing: MissingFileError | None = None
-    for kind, patterns in _KINDS.items():
-        found = []
-        for pattern in patterns:
-            try:
-                found += find_files(path, pattern)
-            except MissingFileError as error:
-                missing = missing or error
-        if found:
-            files = list({file.path: file for file in found}.values())
-            kinds = {_kind_of(file) or kind for file in files}
-            if len(kinds) > 1:
-                raise ArgumentError(
-                    f"The files are of several formats ({', '.join(sorted(kinds))}); shuffle one "
-                    "at a time."
-                )
-            return kinds.pop(), files
-    assert missing is not None
-    looked_for = ", ".join(itertools.chain.from_iterable(_KINDS.values()))
-    raise MissingFileError(f"{missing} (In a folder, files named {looked_for} are looked for.)")
+    files = find_files(path, *itertools.chain.from_iterable(TABLES.values()))
+    first: dict[str, str] = {}
+    for file in files:
+        first.setdefault(_kind_of(file), file.path)
+    if len(first) > 1:
+        raise ArgumentError(
+            f"There are tables of several kinds, {' and '.join(first.values())}. Name the files of "
+            "one kind, with a glob or as a list, and shuffle one at a time."
+        )
+    return first.popitem()[0], files
 
 
-def _kind_of(file: DataFile) -> str | None:
-    for kind, patterns in _KINDS.items():
-        if file.path.lower().endswith(tuple(pattern[1:] for pattern in patterns)):
+def _kind_of(file: DataFile) -> str:
+    """The kind that the name tells; of a file without a known ending, Parquet."""
+    name = file.path.lower()
+    for kind, patterns in TABLES.items():
+        if name.endswith(tuple(pattern[1:] for pattern in patterns)):
             return kind
-    return None
+    return "parquet"
 
 
 def _footer(kind: str, file: DataFile) -> tuple[pa.Schema, list[int]]:

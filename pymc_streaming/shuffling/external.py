@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +30,9 @@ from pymc_streaming.shuffling.inputs import (
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
 from pymc_streaming.shuffling.packing import Packing
 from pymc_streaming.shuffling.progress import ShuffleProgress
+from pymc_streaming.shuffling.schemas import has_empty_lists
 from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
-from pymc_streaming.shuffling.shards import new_writer, write_shard
+from pymc_streaming.shuffling.shards import new_writer, read_schema, write_shard
 from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
 from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
@@ -208,7 +209,13 @@ def _output(output: object) -> Path:
             "it."
         )
     # The work is done beside the folder a link leads to: the result is moved there, not copied.
-    place = Path(text).expanduser().resolve()
+    try:
+        place = Path(text).expanduser().resolve()
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"output must be a path, found {text!r}: there is no such user. (For a folder of that "
+            "name write './~...'.)"
+        ) from error
     if not place.name:
         raise ArgumentError(f"output must be a folder with a name, found {text!r}.")
     return place
@@ -310,6 +317,10 @@ class _Shuffle:
             "versions": [version("pymc-streaming"), pa.__version__],
         }
         self._means = _Means(**self._workspace.adopt(task, asdict(means), limit))
+        if self._workspace.continued:
+            logger.info(
+                "Going on with an interrupted shuffle: %.0f %% is done.", 100 * self._done()
+            )
         cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
         self._partition = Partition(self._workspace.runs, cells)
         # While shards are written the rows they came from are removed, a group at a time.
@@ -324,6 +335,16 @@ class _Shuffle:
         )
         check_room(self._workspace.folder, needed - there)
 
+    def _done(self) -> float:
+        """Which part of the two passes is finished."""
+        n_rows = 0
+        for number, units in enumerate(self._tasks()):
+            if self._workspace.read(_task_name(number)) is not None:
+                n_rows += sum(piece.n_rows for unit in units for piece in unit)
+        shards = map(self._workspace.written, range(self.shards))
+        n_rows += sum(shard.rows for shard in shards if shard is not None)
+        return n_rows / max(1, 2 * self._table.n_rows)
+
     def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
         """The first pass: rows and bytes of every cell."""
         tasks = list(enumerate(self._tasks()))
@@ -333,7 +354,7 @@ class _Shuffle:
         def divide(task: tuple[int, list[list[Piece]]]) -> None:
             nonlocal n_bytes
             number, units = task
-            name = f"task-{number:06d}"
+            name = _task_name(number)
             found = self._workspace.read(name)
             if found is None or self._has_lost(found["files"]):
                 found = self._divide(name, units)
@@ -443,13 +464,14 @@ class _Shuffle:
                     self._means.range_bytes,
                     self._means.run_bytes,
                 )
-                shard = write_shard(
-                    path,
-                    self._until_stopped(ranges),
-                    self._schema,
-                    self._format,
-                    self.rows_per_fragment,
-                )
+                with _writing(path):
+                    shard = write_shard(
+                        path,
+                        self._until_stopped(ranges),
+                        self._schema,
+                        self._format,
+                        self.rows_per_fragment,
+                    )
                 self._workspace.write(name, asdict(shard))
             progress.written(shard.rows)
             group = self._partition.group_of(number)
@@ -472,11 +494,12 @@ class _Shuffle:
                 f"found {n_rows:,}. Files were removed or changed here while the shuffle worked. "
                 "Run it again; it begins anew."
             )
+        stored = read_schema(self._workspace.shards / shards[0].file)
         return Manifest(
             format=self._format,
             seed=self._seed,
             n_rows=n_rows,
-            columns={field.name: str(field.type) for field in self._schema},
+            columns={field.name: str(field.type) for field in stored},
             rows_per_fragment=self.rows_per_fragment,
             source=[file.path for file in self._table.files],
             source_rows=self._table.n_rows,
@@ -513,6 +536,17 @@ class _Stopped(Exception):
     """Another thread failed; its error is the one to show."""
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise SchemaError(
+            f"{path}: these rows cannot be written: {error}. Write the column with another type, "
+            "or leave it out with `columns`."
+        ) from error
+
+
 def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # noqa: A002
     """Write no rows of each column, rather than find out after the first pass."""
     for field in schema:
@@ -522,12 +556,18 @@ def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # n
             batch.take(pa.array([], pa.uint32()))
             with new_writer(pa.BufferOutputStream(), one, format) as writer:
                 writer.write_batch(batch)
+            if format == "parquet" and has_empty_lists(field.type):
+                raise pa.ArrowInvalid("lists of length 0 are written so that none can read them")
         except pa.ArrowException as error:
             raise SchemaError(
                 f"{where}: column {field.name!r} of type {field.type} cannot be shuffled into "
                 f"{format} files: {error}. Write it with another type, or leave it out with "
                 "`columns`."
             ) from error
+
+
+def _task_name(number: int) -> str:
+    return f"task-{number:06d}"
 
 
 def _fragment_rows(row_bytes: float) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
@@ -266,6 +267,7 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
 
 
 def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    batch = _without_null_levels(batch)
     if batch.schema.equals(schema, check_metadata=False):
         return batch
     try:
@@ -277,6 +279,21 @@ def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
             f"{where}: expected the columns {shortened([str(field) for field in schema])}, found "
             f"{shortened([str(field) for field in batch.schema])}: {error}"
         ) from error
+
+
+def _without_null_levels(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with nulls among the rows instead, where files may have them."""
+    for number, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
+            is_level = column.dictionary.is_valid()
+            codes = pc.subtract(pc.cumulative_sum(is_level.cast(pa.int64())), 1)
+            codes = pc.if_else(is_level, codes, None).cast(column.type.index_type)
+            levels = column.dictionary.drop_null()
+            column = pa.DictionaryArray.from_arrays(
+                codes.take(column.indices), levels, ordered=column.type.ordered
+            )
+            batch = batch.set_column(number, batch.schema.field(number), column)
+    return batch
 
 
 def _read_parquet(

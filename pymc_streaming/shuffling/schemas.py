@@ -14,7 +14,7 @@ from pymc_streaming.sources.columns import canonical_type
 from pymc_streaming.sources.packed import refuse_other_packing
 from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["common_schema", "names_of_columns"]
+__all__ = ["common_schema", "has_empty_lists", "names_of_columns"]
 
 
 def common_schema(
@@ -66,6 +66,13 @@ def common_schema(
     # A file without nulls may say so, another may have some.
     stored = [f.with_nullable(True).with_type(_stored_as(f.type, several)) for f in fields.values()]
     return pa.schema(stored, _metadata(first) if columns is None else None)
+
+
+def has_empty_lists(kind: pa.DataType) -> bool:
+    """Whether a type is of lists of the fixed length 0, or has such within."""
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:
+        return True
+    return any(has_empty_lists(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _metadata(schema: pa.Schema) -> dict[bytes, bytes] | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pymc_streaming import Manifest, parquet_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
+    MissingFileError,
     MissingValueError,
     OutputError,
     OutputExistsError,
@@ -380,6 +381,13 @@ def test_values_that_are_no_numbers_of_the_type(columns, dtype, error, message, 
         (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "parquet", False),
         (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "arrow", True),
         (pa.array([{}], pa.struct([])), "parquet", False),
+        (pa.array([[]], pa.list_(pa.int8(), 0)), "parquet", False),
+        (
+            pa.array([[{"x": []}]], pa.list_(pa.struct([("x", pa.list_(pa.int8(), 0))]))),
+            "parquet",
+            False,
+        ),
+        (pa.array([[]], pa.list_(pa.int8(), 0)), "arrow", True),
         (pa.RunEndEncodedArray.from_arrays([1], [1]), "arrow", False),
     ],
 )
@@ -389,6 +397,37 @@ def test_types_that_the_format_does_not_know(column, form, allowed, tmp_path):
         with pytest.raises(SchemaError, match=rf"a.arrow: column 'odd' of type .*{form} files"):
             preshuffle(path, tmp_path / "out", format=form, **QUIET)
     preshuffle(path, tmp_path / "out", format=form, columns=None if allowed else ["fine"], **QUIET)
+
+
+def test_values_that_the_format_does_not_know(tmp_path):
+    """Which shows only when they are written."""
+    levels = pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", None]))
+    within = pa.StructArray.from_arrays([levels], ["level"])
+    path = write(tmp_path / "a.arrow", pa.table({"odd": within}))
+    with pytest.raises(SchemaError, match=r"part-00000.parquet: these rows cannot be written"):
+        preshuffle(path, tmp_path / "out", **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.arrow"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_the_manifest_has_the_types_that_a_reader_finds(form, tmp_path):
+    table = pa.table(
+        {"seconds": pa.array([1], pa.timestamp("s")), "days": pa.array([0], pa.date64())}
+    )
+    manifest = preshuffle(
+        write(tmp_path / "a.arrow", table), tmp_path / "out", format=form, **QUIET
+    )
+    found = rows_of(tmp_path / "out").schema
+    assert manifest.columns == {field.name: str(field.type) for field in found}
+    assert (found != table.schema) == (form == "parquet")
+
+
+def test_home_of_nobody(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1]}))
+    with pytest.raises(ArgumentError, match=r"output must be .*'~nobody-of-that-name/out': there"):
+        preshuffle(path, "~nobody-of-that-name/out", **QUIET)
+    with pytest.raises(MissingFileError, match="~nobody"):
+        preshuffle("~nobody-of-that-name/a.parquet", tmp_path / "out", **QUIET)
 
 
 # Where the result goes -----------------------------------------------------------------

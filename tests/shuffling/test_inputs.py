@@ -166,11 +166,18 @@ def test_encodings_that_differ_between_files(form, tmp_path):
     assert found.to_pylist() == [["a", "b", None][i % 3] for i in expected_order(12, 0)]
 
 
-def test_a_null_among_the_levels_is_refused_with_the_place(tmp_path):
-    level = pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", None]))
-    write(tmp_path / "a.arrow", pa.table({"x": pa.chunked_array([level] * 30)}), [20])
-    with small_pieces(), pytest.raises(SchemaError, match=r"a\.arrow, record batch \d.*nulls"):
-        preshuffle(tmp_path / "a.arrow", tmp_path / "out", **QUIET)
+@FORMS
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_null_among_the_levels_is_a_null_in_the_row(form, ordered, tmp_path):
+    codes = pa.array([0, 1, 2, None, 3], pa.int8())
+    column = pa.DictionaryArray.from_arrays(codes, ["a", None, "b", None], ordered=ordered)
+    write(tmp_path / "a.arrow", pa.table({"x": pa.chunked_array([column] * 30)}), [20])
+    with small_pieces():
+        preshuffle(tmp_path / "a.arrow", tmp_path / "out", format=form, **QUIET)
+    found = rows_of(tmp_path / "out")["x"]
+    assert found.type == column.type
+    texts = ["a", None, "b", None, None]
+    assert found.to_pylist() == [texts[i % 5] for i in expected_order(150, 0)]
 
 
 @FORMS

@@ -10,14 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from pymc_streaming.demo import run_demo
 from pymc_streaming.errors import StreamingError
-from pymc_streaming.ordering import order_report
-from pymc_streaming.ordering.show import print_report
-from pymc_streaming.shuffling import preshuffle
-from pymc_streaming.sources import Manifest
+
+# Each command imports what it needs when it runs: that takes seconds, in which Ctrl-C may come.
 
 __all__ = ["main"]
 
@@ -104,6 +99,11 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pymc_streaming.ordering import order_report
+    from pymc_streaming.ordering.show import print_report
+
     report = order_report(
         options.source,
         batch_size=options.batch_size,
@@ -191,6 +191,10 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _shuffle(options: argparse.Namespace) -> None:
+    from rich.filesize import decimal
+
+    from pymc_streaming.shuffling import preshuffle
+
     given = vars(options)
     optional = ("columns", "dtype", "rows_per_fragment", "shards", "workers")
     started = time.perf_counter()
@@ -204,9 +208,10 @@ def _shuffle(options: argparse.Namespace) -> None:
         progressbar=not options.no_progressbar,
         **{name: given[name] for name in optional if name in given},
     )
+    size = decimal(sum(shard.bytes for shard in manifest.shards))
     print(
-        f"{options.output}: {manifest.n_rows:,} rows in {len(manifest.shards):,} {manifest.format} "
-        f"shards, {sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB, seed "
+        f"{options.output}: {_counted(manifest.n_rows, 'row')} in "
+        f"{_counted(len(manifest.shards), f'{manifest.format} shard')}, {size}, seed "
         f"{manifest.seed}, {time.perf_counter() - started:,.1f} s"
     )
 
@@ -225,11 +230,13 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from pymc_streaming.sources import Manifest
+
     manifest = Manifest.read(options.folder)
     manifest.verify(options.folder)
     print(
-        f"{options.folder}: {manifest.n_rows:,} rows in {len(manifest.shards):,} shards, as they "
-        "were written"
+        f"{options.folder}: {_counted(manifest.n_rows, 'row')} in "
+        f"{_counted(len(manifest.shards), 'shard')}, as they were written"
     )
 
 
@@ -248,7 +255,17 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument(
         "--output", type=Path, default=Path("demo-output"), help="folder for table and picture"
     )
-    demo.set_defaults(run=lambda options: run_demo(options.rows, options.seed, options.output))
+    demo.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from pymc_streaming.demo import run_demo
+
+    run_demo(options.rows, options.seed, options.output)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _whole(text: str) -> int:

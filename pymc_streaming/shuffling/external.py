@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.filesize import decimal
 
 from pymc_streaming.arguments import parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, OutputError, SchemaError
@@ -327,10 +328,11 @@ class _Shuffle:
         needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
         there = self._workspace.size()
         logger.info(
-            "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
+            "Shuffling %s rows into %d shard%s; needs about %s of disk in %s.",
             f"{self._table.n_rows:,}",
             self.shards,
-            needed / 1e9,
+            "s" * (self.shards != 1),
+            decimal(needed),
             self._workspace.folder,
         )
         check_room(self._workspace.folder, needed - there)

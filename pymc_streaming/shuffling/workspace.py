@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from pymc_streaming.errors import (
     CorruptFileError,
     DiskSpaceError,
@@ -114,7 +116,7 @@ class Workspace:
         if self._has_lost_shards():
             return "shards that it had finished were lost"
         if here["means"]["worker_bytes"] > limit:
-            return f"it needs a memory_limit of {here['means']['worker_bytes'] / 1e6:,.0f} MB"
+            return f"it needs a memory_limit of {decimal(here['means']['worker_bytes'])}"
         return None
 
     def written(self, number: int) -> Shard | None:
@@ -286,7 +288,7 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(
-            f"{folder}: shuffling needs about {needed / 1e9:,.1f} GB of disk here while it works, "
-            f"but {free / 1e9:,.1f} GB are free. Make room, choose an output on another disk, or "
+            f"{folder}: shuffling needs about {decimal(needed)} of disk here while it works, "
+            f"but {decimal(free)} are free. Make room, choose an output on another disk, or "
             "select fewer columns."
         )

@@ -32,17 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 done, 1 failed, 130 interrupted. Wrong usage exits with 2.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pymc_streaming").setLevel(logging.INFO)
+    goes_on = False
     try:
+        options = _parser().parse_args(arguments)
+        goes_on = options.command == "shuffle"
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.getLogger("pymc_streaming").setLevel(logging.INFO)
         options.run(options)
     except (StreamingError, OSError) as error:
         print(f"pymc-streaming: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        goes_on = ". What was finished is kept; the same command goes on"
-        more = goes_on if options.command == "shuffle" else ""
+        more = ". What was finished is kept; the same command goes on" if goes_on else ""
         print(f"pymc-streaming: interrupted{more}", file=sys.stderr)
         return 130
     return 0

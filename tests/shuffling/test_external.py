@@ -23,6 +23,7 @@ from pymc_streaming.errors import (
     OutputExistsError,
     PrecisionError,
     SchemaError,
+    SourceError,
 )
 from pymc_streaming.shuffling import external, scratch
 from pymc_streaming.shuffling.keys import row_keys
@@ -358,12 +359,23 @@ def test_whole_numbers_of_numpy(tmp_path):
     ("columns", "dtype", "error", "message"),
     [
         ({"x": [1.0, None]}, "float32", MissingValueError, "a.parquet, row group 0.*'x'.*1 null"),
-        ({"x": [1.0, np.nan]}, "float32", MissingValueError, "a.parquet, row group 0.*NaN.*'x'"),
+        (
+            {"x": [1.0, np.nan]},
+            "float32",
+            MissingValueError,
+            "a.parquet, row group 0: column 'x' holds 1 NaN",
+        ),
         ({"x": ["1", "2"]}, "float64", SchemaError, "a.parquet: column 'x' holds strings"),
         ({"x": [[1.0], [2.0]]}, "float64", SchemaError, "a.parquet: column 'x' has type list"),
         ({"x": [2**24 + 1, 0]}, "float32", PrecisionError, "row group 0.*'x' holds 16,777,217"),
         ({"x": [2**53 + 1, 0]}, "float64", PrecisionError, "a.parquet, row group 0.*column 'x'"),
-        ({"x": [1e300, 0]}, "float32", PrecisionError, "a.parquet, row group 0.*'x'"),
+        ({"x": [1e300, 0]}, "float32", PrecisionError, r"'x' holds 1e\+300, beyond ±3.4e\+38, the"),
+        (
+            {"x": [np.datetime64(0, "s"), np.datetime64("2001-01-01", "s")]},
+            "float32",
+            PrecisionError,
+            "'x' holds 2001-01-01 00:00:00.000, 978,307,200.0 seconds since 1970, beyond ±",
+        ),
     ],
 )
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -373,6 +385,27 @@ def test_values_that_are_no_numbers_of_the_type(columns, dtype, error, message, 
     with pytest.raises(error, match=message):
         preshuffle(path, tmp_path / "out", dtype=dtype, format=form, **QUIET)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["1"]),
+        pa.array([None], pa.float64()),
+        pa.array([np.nan]),
+        pa.array([2**60]),
+        pa.array([2**60], pa.timestamp("us")),
+        pa.array([1e300]),
+        pa.array(["1"]).dictionary_encode(),
+    ],
+)
+def test_a_refusal_names_only_what_a_shuffle_has(column, tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": column}))
+    with pytest.raises(SourceError) as caught:
+        preshuffle(path, tmp_path / "out", dtype="float32", **QUIET)
+    message = str(caught.value)
+    assert "shuffle without `dtype`" in message
+    assert not any(word in message for word in ("transform", "categories", "filters", "floatX"))
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,13 @@ def test_unknown_column() -> None:
         table_source(table, columns=["orgin"])
 
 
+def test_names_with_a_comma_between() -> None:
+    table = pa.table({"a": [1], "b": [1], "x,y": [1]})
+    with pytest.raises(SchemaError, match=r"no column 'b, a'\. Give the names one by one.*: b a\."):
+        table_source(table, columns=["b, a"])
+    assert table_source(table, columns=["x,y"]).columns == ("x,y",)
+
+
 def test_duplicate_columns() -> None:
     with pytest.raises(SchemaError, match="column 'a' is selected 2 times"):
         table_source(pa.table({"a": [1]}), columns=["a", "a"])

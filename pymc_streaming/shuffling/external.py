@@ -85,7 +85,9 @@ def preshuffle(
     ----------
     source : str, os.PathLike, or a list of them
         Parquet files, as for :func:`parquet_source`: a file, a folder, a glob, a URL or a list.
-        Or Feather (Arrow IPC) or CSV files, found by the ends of their names.
+        Or Feather (Arrow IPC) or CSV files, found by the ends of their names; a folder must have
+        files of one kind. CSV files are read once beforehand, for types that keep every value: a
+        column with ``00012`` or a whole number of more than 64 bits is text.
     output : str or os.PathLike
         Local folder to write. It must not exist, unless it is empty.
     seed : int, default 0
@@ -99,8 +101,11 @@ def preshuffle(
         Columns to keep, in this order. Default: all.
     dtype : {"float32", "float64"}, optional
         Convert all columns to this type, which must be possible: numbers, booleans, dates and
-        times, without null or NaN. In the Arrow format they are then stored side by side, a row
-        after the other, as training reads them. Default: columns are kept as they are.
+        times, without null or NaN. Whole numbers, and times in seconds since 1970, that the type
+        cannot tell apart (from ±2**24 on in ``"float32"``, ±2**53 in ``"float64"``) are refused;
+        floats are rounded to it, those nearer to 0 than 1e-45 to 0 in ``"float32"``. In the Arrow
+        format they are then stored side by side, a row after the other, as training reads them.
+        Default: columns are kept as they are.
     rows_per_fragment : int, optional
         Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072.
     shards : int, optional
@@ -139,7 +144,8 @@ def preshuffle(
     output; as shards are written, the rows they came from are removed.
 
     When it is stopped, at any moment and in whatever way, the output is absent or complete. What
-    was finished stays in a hidden folder beside it, and the same call goes on there.
+    was finished stays in a hidden folder beside it, and the same call goes on there; after an error
+    of the table, which the same call would meet again, nothing stays.
 
     References
     ----------

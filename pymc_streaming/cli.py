@@ -137,7 +137,8 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     shuffle.add_argument(
         "source", metavar="SOURCE", help="Parquet, Feather or CSV: a file, a folder, a glob, a URL"
     )
-    shuffle.add_argument("output", metavar="OUTPUT", type=Path, help="folder to write")
+    # No Path, which would make a folder "s3:" of a URL that is to be refused.
+    shuffle.add_argument("output", metavar="OUTPUT", help="folder to write")
     shuffle.add_argument("--seed", type=int, default=0, help="seed of the order")
     shuffle.add_argument(
         "--memory-limit",
@@ -226,7 +227,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "and the exit status is 1.",
         epilog="Example: pymc-streaming verify shuffled",
     )
-    verify.add_argument("folder", metavar="FOLDER", type=Path, help="folder that was shuffled")
+    verify.add_argument("folder", metavar="FOLDER", help="folder that was shuffled")
     verify.set_defaults(run=_verify)
 
 

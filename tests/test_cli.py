@@ -183,3 +183,11 @@ def test_shuffle_into_what_is_there_needs_overwrite(by_day, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["shuffle", str(by_day), str(folder), "--seed", "1", "--overwrite"]) == 0
     assert Manifest.read(folder).seed == 1
+
+
+def test_a_url_is_no_local_folder(by_day, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["shuffle", str(by_day), "s3://bucket/out"]) == 1
+    assert cli.main(["verify", "s3://bucket/out"]) == 1
+    assert capsys.readouterr().err.count("'s3://bucket/out'") == 2
+    assert list(tmp_path.iterdir()) == [by_day]

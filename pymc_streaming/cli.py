@@ -196,6 +196,7 @@ def _shuffle(options: argparse.Namespace) -> None:
     from rich.filesize import decimal
 
     from pymc_streaming.shuffling import preshuffle
+    from pymc_streaming.sources.columns import counted
 
     given = vars(options)
     optional = ("columns", "dtype", "rows_per_fragment", "shards", "workers")
@@ -212,8 +213,8 @@ def _shuffle(options: argparse.Namespace) -> None:
     )
     size = decimal(sum(shard.bytes for shard in manifest.shards))
     print(
-        f"{options.output}: {_counted(manifest.n_rows, 'row')} in "
-        f"{_counted(len(manifest.shards), f'{manifest.format} shard')}, {size}, seed "
+        f"{options.output}: {counted(manifest.n_rows, 'row')} in "
+        f"{counted(len(manifest.shards), f'{manifest.format} shard')}, {size}, seed "
         f"{manifest.seed}, {time.perf_counter() - started:,.1f} s"
     )
 
@@ -233,12 +234,13 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _verify(options: argparse.Namespace) -> None:
     from pymc_streaming.sources import Manifest
+    from pymc_streaming.sources.columns import counted
 
     manifest = Manifest.read(options.folder)
     manifest.verify(options.folder)
     print(
-        f"{options.folder}: {_counted(manifest.n_rows, 'row')} in "
-        f"{_counted(len(manifest.shards), 'shard')}, as they were written"
+        f"{options.folder}: {counted(manifest.n_rows, 'row')} in "
+        f"{counted(len(manifest.shards), 'shard')}, as they were written"
     )
 
 
@@ -264,10 +266,6 @@ def _demo(options: argparse.Namespace) -> None:
     from pymc_streaming.demo import run_demo
 
     run_demo(options.rows, options.seed, options.output)
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _whole(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from pymc_streaming.errors import SchemaError
+from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.files import DataFile, reading
 
 __all__ = ["open_csv", "survey_csv"]
@@ -61,6 +63,7 @@ def survey_csv(
         with reading(file.path):
             with open_csv(file, {}) as opened:
                 names = opened.schema.names
+            _check_names(names, file.path)
             asked = [
                 (number, evidence.setdefault(name, _Evidence()))
                 for number, name in enumerate(names)
@@ -101,7 +104,8 @@ def open_csv(
         Types by name of the columns to read; if there are none, all columns with types that are
         guessed.
     missing : bool, default False
-        Whether ``NA``, an empty field and the like are null in text too, and not only in numbers.
+        Read all columns, with ``NA``, an empty field and the like as null in text too, and not
+        only in numbers.
 
     Raises
     ------
@@ -116,7 +120,9 @@ def open_csv(
                 read_options=pa.csv.ReadOptions(use_threads=False),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=types, include_columns=list(types), strings_can_be_null=missing
+                    column_types=types,
+                    include_columns=[] if missing else list(types),
+                    strings_can_be_null=missing,
                 ),
             ) as opened:
                 yield opened
@@ -125,6 +131,25 @@ def open_csv(
                 f"{file.path}: {error}. Expected UTF-8 text with commas between the fields and the "
                 "names of the columns in the first line; write the table so, or to Parquet."
             ) from error
+
+
+def _check_names(names: list[str], path: str) -> None:
+    """Look whether the first line has the names of the columns, with commas between them."""
+    if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
+        raise SchemaError(
+            f"{path}: expected commas between the fields, found the one column {names[0]!r}. Write "
+            "the table with commas, or to Parquet."
+        )
+    # Tables without names are often written with 0, 1, 2 for them.
+    numbered = [str(number) for number in range(len(names))]
+    is_number = re.compile(r"[+-]?[\d.]+([eE][+-]?\d+)?").fullmatch
+    if names != numbered and all(map(is_number, names)):
+        logger.warning(
+            "%s: the first line, %s, is read as the names of the columns. If it is a row of the "
+            "table, put a line of names before it.",
+            path,
+            shortened(names),
+        )
 
 
 class _Evidence:

@@ -35,6 +35,7 @@ from pymc_streaming.shuffling.schemas import has_empty_lists
 from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
 from pymc_streaming.shuffling.shards import new_writer, read_schema, write_shard
 from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
+from pymc_streaming.sources.columns import counted
 from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
 
@@ -334,10 +335,9 @@ class _Shuffle:
         needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
         there = self._workspace.size()
         logger.info(
-            "Shuffling %s rows into %d shard%s; needs about %s of disk in %s.",
-            f"{self._table.n_rows:,}",
-            self.shards,
-            "s" * (self.shards != 1),
+            "Shuffling %s into %s; needs about %s of disk in %s.",
+            counted(self._table.n_rows, "row"),
+            counted(self.shards, "shard"),
             decimal(needed),
             self._workspace.folder,
         )

@@ -13,7 +13,7 @@ from pymc_streaming.errors import (
     SourceError,
 )
 from pymc_streaming.sources.base import SINGLE, refuse_nan
-from pymc_streaming.sources.columns import canonical_type, decoded
+from pymc_streaming.sources.columns import canonical_type, counted, decoded
 from pymc_streaming.sources.packed import packed_schema
 from pymc_streaming.sources.plan import plan_columns
 
@@ -91,7 +91,7 @@ class Packing:
             array = decoded(batch.column(column.name))
             place = f"{where}: column {column.name!r} holds"
             if array.null_count:
-                return MissingValueError(f"{place} {array.null_count:,} nulls. {_ADVICE}")
+                return MissingValueError(f"{place} {counted(array.null_count, 'null')}. {_ADVICE}")
             numbers = column.values(array, where)
             is_floating = pa.types.is_floating(column.type)
             if is_floating and np.isnan(numbers).any():

@@ -25,6 +25,7 @@ __all__ = [
     "ColumnPlan",
     "Transform",
     "canonical_type",
+    "counted",
     "decoded",
     "described",
     "shortened",
@@ -333,6 +334,11 @@ def described(layout: Mapping[str, ArraySpec]) -> str:
         f"{name!r}: {spec.dtype} (rows{''.join(f', {n}' for n in spec.row_shape)})"
         for name, spec in layout.items()
     )
+
+
+def counted(number: int, word: str) -> str:
+    """The number and the word, with an s unless it is one."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def shortened(names: Sequence[Any], limit: int = 20) -> str:

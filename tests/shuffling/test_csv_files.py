@@ -126,3 +126,27 @@ def test_only_the_columns_asked_for_are_read(tmp_path):
     path = write_csv(tmp_path / "a.csv", {"x": ["1"], "y": ["00"], "z": ["2"]})
     found: Any = read(path, ["z", "x"])
     assert found.to_pydict() == {"z": [2], "x": [1]}
+
+
+def test_other_separators_are_not_taken_for_one_column(tmp_path):
+    for separator in ";\t|":
+        (tmp_path / "a.csv").write_text(f"x{separator}y\n1{separator}2\n")
+        with pytest.raises(SchemaError, match=r"a\.csv: expected commas between the fields, found"):
+            open_table(tmp_path / "a.csv", None)
+
+
+@pytest.mark.parametrize(
+    ("first", "warned"),
+    [("x,y", False), ("0,1", False), ("1,2", True), ("-0.5,1e9", True), ("1,y", False)],
+)
+def test_a_first_line_that_looks_like_a_row(first, warned, tmp_path, caplog):
+    (tmp_path / "a.csv").write_text(f"{first}\n1,2\n")
+    open_table(tmp_path / "a.csv", None)
+    assert ("is read as the names of the columns" in caplog.text) == warned
+
+
+def test_a_column_that_is_there_twice(tmp_path):
+    (tmp_path / "a.csv").write_text("x,x,y\n1,2,3\n")
+    with pytest.raises(SchemaError, match=r"a\.csv: column 'x' is there more than once"):
+        open_table(tmp_path / "a.csv", None)
+    assert read(tmp_path / "a.csv", ["y"]).to_pydict() == {"y": [3]}

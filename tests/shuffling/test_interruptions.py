@@ -463,7 +463,7 @@ def test_too_little_room_is_said_before_anything_is_read(tmp_path, runs, monkeyp
     source = small(tmp_path)
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr(workspace.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DiskSpaceError, match=r"needs about 0\.0 GB .*0\.0 GB are free"):
+    with pytest.raises(DiskSpaceError, match=r"needs about 19\.8 kB .*1\.0 kB are free"):
         go_on(tmp_path, source)
     assert not runs
 

@@ -3,23 +3,22 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pymc_streaming.loader import DataLoader, shuffle_buffer
-from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
-from pymc_streaming.progress import History
-from pymc_streaming.shuffling import preshuffle
-from pymc_streaming.sources import (
-    ArraySpec,
-    Fragment,
-    IterableDataset,
-    Manifest,
-    array_source,
-    arrow_source,
-    generator_source,
-    parquet_source,
-    table_source,
-)
-
 if TYPE_CHECKING:
+    from pymc_streaming.loader import DataLoader, shuffle_buffer
+    from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
+    from pymc_streaming.progress import History
+    from pymc_streaming.shuffling import preshuffle
+    from pymc_streaming.sources import (
+        ArraySpec,
+        Fragment,
+        IterableDataset,
+        Manifest,
+        array_source,
+        arrow_source,
+        generator_source,
+        parquet_source,
+        table_source,
+    )
     from pymc_streaming.trainer import Trainer
     from pymc_streaming.vi.optimizers import AnnealedAdam
 
@@ -47,11 +46,35 @@ __all__ = [
     "table_source",
 ]
 
-# Importing PyMC takes a second and 60 MB; shuffling or looking at a table does without.
-_LATE = {"AnnealedAdam": "pymc_streaming.vi.optimizers", "Trainer": "pymc_streaming.trainer"}
+# A module is imported when a name of it is used: PyMC takes a second and 60 MB, which shuffling or
+# looking at a table does without, and the command can be interrupted from its first moment on.
+_HOMES = {
+    "loader": ("DataLoader", "shuffle_buffer"),
+    "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
+    "progress": ("History",),
+    "shuffling": ("preshuffle",),
+    "sources": (
+        "ArraySpec",
+        "Fragment",
+        "IterableDataset",
+        "Manifest",
+        "array_source",
+        "arrow_source",
+        "generator_source",
+        "parquet_source",
+        "table_source",
+    ),
+    "trainer": ("Trainer",),
+    "vi.optimizers": ("AnnealedAdam",),
+}
+_HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]

@@ -11,14 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from pymc_streaming.demo import run_demo
 from pymc_streaming.errors import SchemaError, StreamingError
-from pymc_streaming.ordering import order_report
-from pymc_streaming.ordering.show import print_report
-from pymc_streaming.shuffling import preshuffle
-from pymc_streaming.sources import Manifest
+
+# Each command imports what it needs when it runs: that takes seconds, in which Ctrl-C may come.
 
 __all__ = ["main"]
 
@@ -38,17 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 done, 1 failed, 130 interrupted. Wrong usage exits with 2.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pymc_streaming").setLevel(logging.INFO)
+    goes_on = False
     try:
+        options = _parser().parse_args(arguments)
+        goes_on = options.command == "shuffle"
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.getLogger("pymc_streaming").setLevel(logging.INFO)
         options.run(options)
     except (StreamingError, OSError) as error:
         print(f"pymc-streaming: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        goes_on = ". What was finished is kept; the same command goes on"
-        more = goes_on if options.command == "shuffle" else ""
+        more = ". What was finished is kept; the same command goes on" if goes_on else ""
         print(f"pymc-streaming: interrupted{more}", file=sys.stderr)
         return 130
     return 0
@@ -113,6 +109,11 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pymc_streaming.ordering import order_report
+    from pymc_streaming.ordering.show import print_report
+
     try:
         report = order_report(
             options.source,
@@ -153,7 +154,8 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     shuffle.add_argument(
         "source", metavar="SOURCE", help="Parquet, Feather or CSV: a file, a folder, a glob, a URL"
     )
-    shuffle.add_argument("output", metavar="OUTPUT", type=Path, help="folder to write")
+    # No Path, which would make a folder "s3:" of a URL that is to be refused.
+    shuffle.add_argument("output", metavar="OUTPUT", help="folder to write")
     shuffle.add_argument("--seed", type=int, default=0, help="seed of the order")
     shuffle.add_argument(
         "--memory-limit",
@@ -208,6 +210,11 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _shuffle(options: argparse.Namespace) -> None:
+    from rich.filesize import decimal
+
+    from pymc_streaming.shuffling import preshuffle
+    from pymc_streaming.sources.columns import counted
+
     given = vars(options)
     optional = ("columns", "dtype", "rows_per_fragment", "shards", "workers")
     started = time.perf_counter()
@@ -221,9 +228,10 @@ def _shuffle(options: argparse.Namespace) -> None:
         progressbar=not options.no_progressbar,
         **{name: given[name] for name in optional if name in given},
     )
+    size = decimal(sum(shard.bytes for shard in manifest.shards))
     print(
-        f"{options.output}: {manifest.n_rows:,} rows in {len(manifest.shards):,} {manifest.format} "
-        f"shards, {sum(shard.bytes for shard in manifest.shards) / 1e6:,.1f} MB, seed "
+        f"{options.output}: {counted(manifest.n_rows, 'row')} in "
+        f"{counted(len(manifest.shards), f'{manifest.format} shard')}, {size}, seed "
         f"{manifest.seed}, {time.perf_counter() - started:,.1f} s"
     )
 
@@ -237,16 +245,19 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "and the exit status is 1.",
         epilog="Example: pymc-streaming verify shuffled",
     )
-    verify.add_argument("folder", metavar="FOLDER", type=Path, help="folder that was shuffled")
+    verify.add_argument("folder", metavar="FOLDER", help="folder that was shuffled")
     verify.set_defaults(run=_verify)
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from pymc_streaming.sources import Manifest
+    from pymc_streaming.sources.columns import counted
+
     manifest = Manifest.read(options.folder)
     manifest.verify(options.folder)
     print(
-        f"{options.folder}: {manifest.n_rows:,} rows in {len(manifest.shards):,} shards, as they "
-        "were written"
+        f"{options.folder}: {counted(manifest.n_rows, 'row')} in "
+        f"{counted(len(manifest.shards), 'shard')}, as they were written"
     )
 
 
@@ -265,7 +276,13 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.add_argument(
         "--output", type=Path, default=Path("demo-output"), help="folder for table and picture"
     )
-    demo.set_defaults(run=lambda options: run_demo(options.rows, options.seed, options.output))
+    demo.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from pymc_streaming.demo import run_demo
+
+    run_demo(options.rows, options.seed, options.output)
 
 
 def _whole(text: str, least: int = 1) -> int:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +72,27 @@ def test_interrupted_exits_with_130(tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_demo", interrupted)
+    monkeypatch.setattr(demo, "run_demo", interrupted)
     assert cli.main(["demo", "--output", str(tmp_path)]) == 130
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect", "a"], ["shuffle", "a", "b"], ["verify", "a"], ["demo"]]
+)
+def test_interrupted_while_it_is_still_importing(arguments, tmp_path):
+    """Which takes seconds: a module that everything needs stands for Ctrl-C in one of them."""
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    command = f"import sys; from pymc_streaming.cli import main; sys.exit(main({arguments}))"
+    run = subprocess.run(
+        [sys.executable, "-c", command],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[1]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 130
+    assert run.stderr.startswith("pymc-streaming: interrupted")
+    assert run.stderr.count("\n") == 1
 
 
 def test_the_demo_end_to_end(tmp_path, monkeypatch, capfd):
@@ -163,7 +185,7 @@ def test_shuffle_then_verify(by_day, tmp_path, capsys, caplog):
     out = capsys.readouterr().out
     assert "30,000 rows in 3 arrow shards" in out
     assert out.count("\n") == 1
-    assert "GB of disk" in caplog.text
+    assert "kB of disk" in caplog.text
     manifest = Manifest.read(folder)
     assert (manifest.seed, manifest.n_rows, len(manifest.shards)) == (7, 30_000, 3)
     assert cli.main(["verify", str(folder)]) == 0
@@ -191,3 +213,11 @@ def test_shuffle_into_what_is_there_needs_overwrite(by_day, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["shuffle", str(by_day), str(folder), "--seed", "1", "--overwrite"]) == 0
     assert Manifest.read(folder).seed == 1
+
+
+def test_a_url_is_no_local_folder(by_day, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["shuffle", str(by_day), "s3://bucket/out"]) == 1
+    assert cli.main(["verify", "s3://bucket/out"]) == 1
+    assert capsys.readouterr().err.count("'s3://bucket/out'") == 2
+    assert list(tmp_path.iterdir()) == [by_day]

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.filesize import decimal
 
 from pymc_streaming.arguments import parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, OutputError, SchemaError
@@ -30,9 +31,11 @@ from pymc_streaming.shuffling.inputs import (
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
 from pymc_streaming.shuffling.packing import Packing
 from pymc_streaming.shuffling.progress import ShuffleProgress
+from pymc_streaming.shuffling.schemas import has_empty_lists
 from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
-from pymc_streaming.shuffling.shards import new_writer, write_shard
+from pymc_streaming.shuffling.shards import new_writer, read_schema, write_shard
 from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
+from pymc_streaming.sources.columns import counted
 from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
 
@@ -63,7 +66,7 @@ def preshuffle(
     source: Paths,
     output: str | os.PathLike[str],
     *,
-    seed: int,
+    seed: int = 0,
     memory_limit: int | str = "512MB",
     format: str = "parquet",  # noqa: A002 - the usual word
     columns: Sequence[str] | None = None,
@@ -83,10 +86,12 @@ def preshuffle(
     ----------
     source : str, os.PathLike, or a list of them
         Parquet files, as for :func:`parquet_source`: a file, a folder, a glob, a URL or a list.
-        Or Feather (Arrow IPC) or CSV files, found by the ends of their names.
+        Or Feather (Arrow IPC) or CSV files, found by the ends of their names; a folder must have
+        files of one kind. CSV files are read once beforehand, for types that keep every value: a
+        column with ``00012`` or a whole number of more than 64 bits is text.
     output : str or os.PathLike
         Local folder to write. It must not exist, unless it is empty.
-    seed : int
+    seed : int, default 0
         Seed of the order.
     memory_limit : int or str, default "512MB"
         Memory for rows, as bytes or in words. The process takes up to 250 MB beside it.
@@ -97,8 +102,11 @@ def preshuffle(
         Columns to keep, in this order. Default: all.
     dtype : {"float32", "float64"}, optional
         Convert all columns to this type, which must be possible: numbers, booleans, dates and
-        times, without null or NaN. In the Arrow format they are then stored side by side, a row
-        after the other, as training reads them. Default: columns are kept as they are.
+        times, without null or NaN. Whole numbers, and times in seconds since 1970, that the type
+        cannot tell apart (from ±2**24 on in ``"float32"``, ±2**53 in ``"float64"``) are refused;
+        floats are rounded to it, those nearer to 0 than 1e-45 to 0 in ``"float32"``. In the Arrow
+        format they are then stored side by side, a row after the other, as training reads them.
+        Default: columns are kept as they are.
     rows_per_fragment : int, optional
         Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072.
     shards : int, optional
@@ -137,7 +145,8 @@ def preshuffle(
     output; as shards are written, the rows they came from are removed.
 
     When it is stopped, at any moment and in whatever way, the output is absent or complete. What
-    was finished stays in a hidden folder beside it, and the same call goes on there.
+    was finished stays in a hidden folder beside it, and the same call goes on there; after an error
+    of the table, which the same call would meet again, nothing stays.
 
     References
     ----------
@@ -208,7 +217,13 @@ def _output(output: object) -> Path:
             "it."
         )
     # The work is done beside the folder a link leads to: the result is moved there, not copied.
-    place = Path(text).expanduser().resolve()
+    try:
+        place = Path(text).expanduser().resolve()
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"output must be a path, found {text!r}: there is no such user. (For a folder of that "
+            "name write './~...'.)"
+        ) from error
     if not place.name:
         raise ArgumentError(f"output must be a folder with a name, found {text!r}.")
     return place
@@ -310,19 +325,33 @@ class _Shuffle:
             "versions": [version("pymc-streaming"), pa.__version__],
         }
         self._means = _Means(**self._workspace.adopt(task, asdict(means), limit))
+        if self._workspace.continued:
+            logger.info(
+                "Going on with an interrupted shuffle: %.0f %% is done.", 100 * self._done()
+            )
         cells = KeyCells(shards=self.shards, per_shard=self._means.cells_per_shard)
         self._partition = Partition(self._workspace.runs, cells)
         # While shards are written the rows they came from are removed, a group at a time.
         needed = int(1.2 * (self.memory + self._table.n_rows * _KEY_BYTES))
         there = self._workspace.size()
         logger.info(
-            "Shuffling %s rows into %d shards; needs about %.1f GB of disk in %s.",
-            f"{self._table.n_rows:,}",
-            self.shards,
-            needed / 1e9,
+            "Shuffling %s into %s; needs about %s of disk in %s.",
+            counted(self._table.n_rows, "row"),
+            counted(self.shards, "shard"),
+            decimal(needed),
             self._workspace.folder,
         )
         check_room(self._workspace.folder, needed - there)
+
+    def _done(self) -> float:
+        """Which part of the two passes is finished."""
+        n_rows = 0
+        for number, units in enumerate(self._tasks()):
+            if self._workspace.read(_task_name(number)) is not None:
+                n_rows += sum(piece.n_rows for unit in units for piece in unit)
+        shards = map(self._workspace.written, range(self.shards))
+        n_rows += sum(shard.rows for shard in shards if shard is not None)
+        return n_rows / max(1, 2 * self._table.n_rows)
 
     def divide(self, threads: int, progress: ShuffleProgress) -> np.ndarray:
         """The first pass: rows and bytes of every cell."""
@@ -333,7 +362,7 @@ class _Shuffle:
         def divide(task: tuple[int, list[list[Piece]]]) -> None:
             nonlocal n_bytes
             number, units = task
-            name = f"task-{number:06d}"
+            name = _task_name(number)
             found = self._workspace.read(name)
             if found is None or self._has_lost(found["files"]):
                 found = self._divide(name, units)
@@ -443,13 +472,14 @@ class _Shuffle:
                     self._means.range_bytes,
                     self._means.run_bytes,
                 )
-                shard = write_shard(
-                    path,
-                    self._until_stopped(ranges),
-                    self._schema,
-                    self._format,
-                    self.rows_per_fragment,
-                )
+                with _writing(path):
+                    shard = write_shard(
+                        path,
+                        self._until_stopped(ranges),
+                        self._schema,
+                        self._format,
+                        self.rows_per_fragment,
+                    )
                 self._workspace.write(name, asdict(shard))
             progress.written(shard.rows)
             group = self._partition.group_of(number)
@@ -472,11 +502,12 @@ class _Shuffle:
                 f"found {n_rows:,}. Files were removed or changed here while the shuffle worked. "
                 "Run it again; it begins anew."
             )
+        stored = read_schema(self._workspace.shards / shards[0].file)
         return Manifest(
             format=self._format,
             seed=self._seed,
             n_rows=n_rows,
-            columns={field.name: str(field.type) for field in self._schema},
+            columns={field.name: str(field.type) for field in stored},
             rows_per_fragment=self.rows_per_fragment,
             source=[file.path for file in self._table.files],
             source_rows=self._table.n_rows,
@@ -513,6 +544,17 @@ class _Stopped(Exception):
     """Another thread failed; its error is the one to show."""
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise SchemaError(
+            f"{path}: these rows cannot be written: {error}. Write the column with another type, "
+            "or leave it out with `columns`."
+        ) from error
+
+
 def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # noqa: A002
     """Write no rows of each column, rather than find out after the first pass."""
     for field in schema:
@@ -522,12 +564,18 @@ def _refuse_unwritable(schema: pa.Schema, format: str, where: str) -> None:  # n
             batch.take(pa.array([], pa.uint32()))
             with new_writer(pa.BufferOutputStream(), one, format) as writer:
                 writer.write_batch(batch)
+            if format == "parquet" and has_empty_lists(field.type):
+                raise pa.ArrowInvalid("lists of length 0 are written so that none can read them")
         except pa.ArrowException as error:
             raise SchemaError(
                 f"{where}: column {field.name!r} of type {field.type} cannot be shuffled into "
                 f"{format} files: {error}. Write it with another type, or leave it out with "
                 "`columns`."
             ) from error
+
+
+def _task_name(number: int) -> str:
+    return f"task-{number:06d}"
 
 
 def _fragment_rows(row_bytes: float) -> int:

@@ -12,21 +12,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
-from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
-from pymc_streaming.shuffling.schemas import common_schema
+from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
+from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
+from pymc_streaming.shuffling.schemas import common_schema, names_of_columns
 from pymc_streaming.sources.columns import shortened
-from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
+from pymc_streaming.sources.files import TABLES, DataFile, OpenFiles, Paths, find_files, reading
 
 __all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
-
-# Kinds of files by the ends of their names; a folder is searched for one kind after the other.
-_KINDS = {
-    "parquet": ("*.parquet",),
-    "arrow": ("*.arrow", "*.feather", "*.ipc"),
-    "csv": ("*.csv", "*.csv.gz"),
-}
 
 # A decoded batch is about so large. It is a function of the table alone: the memory limit must
 # not show in the result, not even in the order of a dictionary's levels.
@@ -181,77 +175,58 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
         If they do not have the same columns.
     """
     kind, files = _find(path)
-    with reading(files[0].path):
-        schemas = [_schema(kind, file) for file in files]
-        stored = common_schema(schemas, [file.path for file in files], columns)
-    pieces = list(_pieces(kind, files, stored))
+    if columns is not None:
+        columns = names_of_columns(columns)
+    surveyed = (
+        survey_csv(files, columns) if kind == "csv" else [_footer(kind, file) for file in files]
+    )
+    schemas = [schema for schema, _ in surveyed]
+    stored = common_schema(schemas, [file.path for file in files], columns)
+    pieces = list(_pieces(files, [counts for _, counts in surveyed]))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))
 
 
 def _find(path: Paths) -> tuple[str, list[DataFile]]:
-    missing: MissingFileError | None = None
-    for kind, patterns in _KINDS.items():
-        found = []
-        for pattern in patterns:
-            try:
-                found += find_files(path, pattern)
-            except MissingFileError as error:
-                missing = missing or error
-        if found:
-            files = list({file.path: file for file in found}.values())
-            kinds = {_kind_of(file) or kind for file in files}
-            if len(kinds) > 1:
-                raise ArgumentError(
-                    f"The files are of several formats ({', '.join(sorted(kinds))}); shuffle one "
-                    "at a time."
-                )
-            return kinds.pop(), files
-    assert missing is not None
-    looked_for = ", ".join(itertools.chain.from_iterable(_KINDS.values()))
-    raise MissingFileError(f"{missing} (In a folder, files named {looked_for} are looked for.)")
-
-
-def _kind_of(file: DataFile) -> str | None:
-    for kind, patterns in _KINDS.items():
-        if file.path.lower().endswith(tuple(pattern[1:] for pattern in patterns)):
-            return kind
-    return None
-
-
-def _schema(kind: str, file: DataFile) -> pa.Schema:
-    if kind == "parquet":
-        with OpenFiles().borrow(file) as opened:
-            return opened.schema_arrow
-    if kind == "arrow":
-        with _arrow_file(file) as opened:
-            return opened.schema
-    with reading(file.path), _csv(file, None) as opened:
-        return opened.schema
-
-
-def _pieces(kind: str, files: list[DataFile], stored: pa.Schema) -> Iterator[Piece]:
-    start = 0
+    files = find_files(path, *itertools.chain.from_iterable(TABLES.values()))
+    first: dict[str, str] = {}
     for file in files:
-        with reading(file.path):
-            for number, n_rows in enumerate(_row_counts(kind, file, stored)):
-                if n_rows:
-                    yield Piece(file, number, start, n_rows)
-                    start += n_rows
+        first.setdefault(_kind_of(file), file.path)
+    if len(first) > 1:
+        raise ArgumentError(
+            f"There are tables of several kinds, {' and '.join(first.values())}. Name the files of "
+            "one kind, with a glob or as a list, and shuffle one at a time."
+        )
+    return first.popitem()[0], files
 
 
-def _row_counts(kind: str, file: DataFile, stored: pa.Schema) -> Iterator[int]:
+def _kind_of(file: DataFile) -> str:
+    """The kind that the name tells; of a file without a known ending, Parquet."""
+    name = file.path.lower()
+    for kind, patterns in TABLES.items():
+        if name.endswith(tuple(pattern[1:] for pattern in patterns)):
+            return kind
+    return "parquet"
+
+
+def _footer(kind: str, file: DataFile) -> tuple[pa.Schema, list[int]]:
+    """Columns of a file, and the rows of each of its pieces."""
     if kind == "parquet":
         with OpenFiles().borrow(file) as opened:
-            for group in range(opened.num_row_groups):
-                yield opened.metadata.row_group(group).num_rows
-    elif kind == "arrow":
-        with _arrow_file(file) as opened:
-            for number in range(opened.num_record_batches):
-                yield opened.get_batch(number).num_rows
-    else:  # only reading a CSV file can tell
-        with _csv(file, stored) as opened:
-            yield sum(batch.num_rows for batch in opened)
+            groups = range(opened.num_row_groups)
+            return opened.schema_arrow, [opened.metadata.row_group(i).num_rows for i in groups]
+    with reading(file.path), _arrow_file(file) as opened:
+        batches = range(opened.num_record_batches)
+        return opened.schema, [opened.get_batch(i).num_rows for i in batches]
+
+
+def _pieces(files: list[DataFile], counts: Iterable[list[int]]) -> Iterator[Piece]:
+    start = 0
+    for file, lengths in zip(files, counts, strict=True):
+        for number, n_rows in enumerate(lengths):
+            if n_rows:
+                yield Piece(file, number, start, n_rows)
+                start += n_rows
 
 
 def _row_bytes(table: InputTable) -> float:
@@ -292,6 +267,7 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
 
 
 def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    batch = _without_null_levels(batch)
     if batch.schema.equals(schema, check_metadata=False):
         return batch
     try:
@@ -303,6 +279,21 @@ def _as(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
             f"{where}: expected the columns {shortened([str(field) for field in schema])}, found "
             f"{shortened([str(field) for field in batch.schema])}: {error}"
         ) from error
+
+
+def _without_null_levels(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with nulls among the rows instead, where files may have them."""
+    for number, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
+            is_level = column.dictionary.is_valid()
+            codes = pc.subtract(pc.cumulative_sum(is_level.cast(pa.int64())), 1)
+            codes = pc.if_else(is_level, codes, None).cast(column.type.index_type)
+            levels = column.dictionary.drop_null()
+            column = pa.DictionaryArray.from_arrays(
+                codes.take(column.indices), levels, ordered=column.type.ordered
+            )
+            batch = batch.set_column(number, batch.schema.field(number), column)
+    return batch
 
 
 def _read_parquet(
@@ -334,9 +325,8 @@ def _read_arrow(
 def _read_csv(
     table: InputTable, file: DataFile, _pieces: Sequence[Piece]
 ) -> Iterator[pa.RecordBatch]:
-    with _csv(file, table.stored) as opened:
-        for batch in opened:
-            yield batch.select(table.stored.names)
+    with open_csv(file, {field.name: field.type for field in table.stored}) as opened:
+        yield from opened
 
 
 _READERS: dict[str, Callable[..., Iterable[pa.RecordBatch]]] = {
@@ -365,24 +355,3 @@ def _arrow_file(file: DataFile) -> Iterator[Any]:
         except pa.ArrowInvalid as error:
             raise pa.ArrowInvalid(f"{error} (expected an Arrow IPC or Feather file)") from error
         yield opened
-
-
-@contextmanager
-def _csv(file: DataFile, schema: pa.Schema | None) -> Iterator[Any]:
-    """A reader of a CSV file; the types are those of its first block unless they are given."""
-    types = None if schema is None else {field.name: field.type for field in schema}
-    compression = "gzip" if file.path.endswith(".gz") else None
-    with file.filesystem.open_input_stream(file.inner_path, compression=compression) as raw:
-        try:
-            with pa.csv.open_csv(
-                raw,
-                read_options=pa.csv.ReadOptions(use_threads=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(column_types=types),
-            ) as opened:
-                yield opened
-        except pa.ArrowInvalid as error:
-            raise SchemaError(
-                f"{file.path}: {error}. The types of a CSV file are taken from its beginning, "
-                "those of several files from the first; write the table to Parquet if they differ."
-            ) from error

@@ -5,12 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pymc_streaming.errors import ArgumentError
+from pymc_streaming.errors import (
+    ArgumentError,
+    MissingValueError,
+    PrecisionError,
+    SchemaError,
+    SourceError,
+)
 from pymc_streaming.sources.base import SINGLE, refuse_nan
+from pymc_streaming.sources.columns import canonical_type, counted, decoded
 from pymc_streaming.sources.packed import packed_schema
 from pymc_streaming.sources.plan import plan_columns
 
 __all__ = ["Packing"]
+
+
+_ADVICE = (
+    "Leave the column out with `columns`, change it in the table first, or shuffle without `dtype`."
+)
 
 
 class Packing:
@@ -42,6 +54,13 @@ class Packing:
             known = False  # None would not do: NumPy takes it for float64
         if not known:
             raise ArgumentError(f'dtype must be "float32" or "float64", found {dtype!r}.')
+        for field in schema:
+            if pa.types.is_large_string(canonical_type(field.type)):
+                raise SchemaError(
+                    f"{where}: column {field.name!r} holds strings, expected numbers to convert to "
+                    f"{kind}. {_ADVICE}"
+                )
+        self._dtype = kind
         self._plan = plan_columns(schema, schema.names, None, None, where, floating=kind)
         self._spec = self._plan.layout[SINGLE]
         if together:
@@ -53,11 +72,42 @@ class Packing:
 
     def __call__(self, batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
         """`batch` converted; null and NaN are refused."""
-        matrix = self._plan.block(batch, where)[SINGLE]
-        refuse_nan(matrix, self._spec, SINGLE, where)
+        try:
+            matrix = self._plan.block(batch, where)[SINGLE]
+            refuse_nan(matrix, self._spec, SINGLE, where)
+        except (MissingValueError, PrecisionError) as error:
+            # Those that read a table have means to mend it that a shuffle does not have.
+            raise self._refusal(batch, where) or error from error
         if self._together:
             values, kind = pa.array(matrix.reshape(-1)), self.schema.field(0).type
             arrays = [pa.FixedSizeListArray.from_arrays(values, type=kind)]
         else:
             arrays = [pa.array(column) for column in np.ascontiguousarray(matrix.T)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _refusal(self, batch: pa.RecordBatch, where: str) -> SourceError | None:
+        """What is wrong with a batch, in terms of the table as it is stored."""
+        for column in self._plan.columns:
+            array = decoded(batch.column(column.name))
+            place = f"{where}: column {column.name!r} holds"
+            if array.null_count:
+                return MissingValueError(f"{place} {counted(array.null_count, 'null')}. {_ADVICE}")
+            numbers = column.values(array, where)
+            is_floating = pa.types.is_floating(column.type)
+            if is_floating and np.isnan(numbers).any():
+                return MissingValueError(f"{place} {np.isnan(numbers).sum():,} NaN. {_ADVICE}")
+            limits = np.finfo(self._dtype)
+            limit = float(limits.max) if is_floating else 2 ** (limits.nmant + 1)
+            outside = (numbers > limit) | (numbers < -limit)
+            if is_floating:
+                outside &= np.isfinite(numbers)
+            if outside.any():
+                first = int(np.argmax(outside))
+                what = f"{numbers[first]:,}"
+                if pa.types.is_timestamp(column.type):  # in Python a year has four digits at most
+                    what = f"{array[first].cast(pa.string())}, {what} seconds since 1970"
+                beyond = f"±{limit:,}: {self._dtype} cannot tell such numbers apart"
+                if is_floating:
+                    beyond = f"±{limit:.3g}, the largest {self._dtype}"
+                return PrecisionError(f"{place} {what}, beyond {beyond}. {_ADVICE}")
+        return None

@@ -14,11 +14,11 @@ from pymc_streaming.sources.columns import canonical_type
 from pymc_streaming.sources.packed import refuse_other_packing
 from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["common_schema"]
+__all__ = ["common_schema", "has_empty_lists", "names_of_columns"]
 
 
 def common_schema(
-    schemas: Sequence[pa.Schema], paths: Sequence[str], columns: Sequence[str] | None
+    schemas: Sequence[pa.Schema], paths: Sequence[str], columns: list[str] | None
 ) -> pa.Schema:
     """The columns to read, with types that those of all files can be read as.
 
@@ -28,18 +28,18 @@ def common_schema(
         Of all files.
     paths : sequence of str
         Their names, for messages.
-    columns : sequence of str or None
+    columns : list of str or None
         Names of the columns, in this order; None for all of the first file.
 
     Raises
     ------
     ArgumentError
-        If `columns` is no list of names.
+        If there are no columns.
     SchemaError
         If a column is missing, there twice, or has types that are not one.
     """
     first, several = schemas[0], len(schemas) > 1
-    names = _asked(first.names if columns is None else columns)
+    names = first.names if columns is None else columns
     if not names:
         raise ArgumentError(f"{paths[0]}: there are no columns to shuffle.")
     _unambiguous(first, names, paths[0])
@@ -68,6 +68,13 @@ def common_schema(
     return pa.schema(stored, _metadata(first) if columns is None else None)
 
 
+def has_empty_lists(kind: pa.DataType) -> bool:
+    """Whether a type is of lists of the fixed length 0, or has such within."""
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:
+        return True
+    return any(has_empty_lists(kind.field(i).type) for i in range(kind.num_fields))
+
+
 def _metadata(schema: pa.Schema) -> dict[bytes, bytes] | None:
     """Without what pandas notes of an index that counts the rows: they are others now."""
     metadata: dict[bytes, bytes] | None = schema.metadata
@@ -79,7 +86,8 @@ def _metadata(schema: pa.Schema) -> dict[bytes, bytes] | None:
     return metadata | {b"pandas": noted.encode()}
 
 
-def _asked(columns: Any) -> list[str]:
+def names_of_columns(columns: Any) -> list[str]:
+    """A list of names, or `ArgumentError`."""
     if isinstance(columns, str) or not isinstance(columns, Sequence):
         raise ArgumentError(f"columns must be a list of column names, found {columns!r}.")
     if not all(isinstance(name, str) for name in columns):

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pymc_streaming.shuffling.scratch import as_one_batch, take
-from pymc_streaming.sources.manifest import Shard
+from pymc_streaming.sources.manifest import Shard, sample_digest
 
-__all__ = ["new_writer", "write_shard"]
+__all__ = ["new_writer", "read_schema", "write_shard"]
 
 
 def write_shard(
@@ -65,7 +65,7 @@ def write_shard(
             if held:
                 written += flush()
     temporary.replace(path)
-    return Shard(path.name, written, sink.size, sink.hexdigest())
+    return Shard(path.name, written, sink.size, sink.hexdigest(), sample_digest(path))
 
 
 def new_writer(sink: Any, schema: pa.Schema, format: str) -> Any:  # noqa: A002
@@ -77,6 +77,14 @@ def new_writer(sink: Any, schema: pa.Schema, format: str) -> Any:  # noqa: A002
     return _RowGroups(
         sink, schema, compression="zstd", use_dictionary=repetitive, write_page_checksum=True
     )
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a shard, with the types that a reader finds."""
+    if path.suffix == ".parquet":
+        return pq.read_schema(path)
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as opened:
+        return opened.schema
 
 
 # Larger writes cost the system several times as much: it looks for as large a piece of memory.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,11 +18,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pymc_streaming.errors import DiskSpaceError, OutputError, OutputExistsError, SourceError
-from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, Shard, missing_or_resized
+from rich.filesize import decimal
+
+from pymc_streaming.errors import (
+    CorruptFileError,
+    DiskSpaceError,
+    MissingValueError,
+    OutputError,
+    OutputExistsError,
+    PrecisionError,
+    RowCountError,
+    SchemaError,
+    SourceError,
+)
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, Shard, harm_that_shows
 
 __all__ = ["Workspace", "check_room", "open_workspace", "shard_name"]
 
+logger = logging.getLogger(__name__)
+
+# What determines the result, in words, where the name alone does not tell.
+_TASK_WORDS = {
+    "files": "source",
+    "fingerprint": "source",
+    "modified": "source",
+    "schema": "set of columns",
+    "versions": "version of the package or of Arrow",
+}
+# What another run of the same would meet again.
+_OF_THE_INPUT = (
+    CorruptFileError,
+    MissingValueError,
+    PrecisionError,
+    RowCountError,
+    SchemaError,
+)
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -32,11 +63,14 @@ class Workspace:
     ----------
     runs, shards : pathlib.Path
         Folders for the first pass, and for what the second one makes of it.
+    adopted, continued : bool
+        Whether what is here belongs to the task at hand, and whether an earlier run made some.
     """
 
     def __init__(self, folder: Path, output: Path, overwrite: bool) -> None:
         self.folder, self.output, self._overwrite = folder, output, overwrite
         self.runs, self.shards = folder / "runs", folder / "shards"
+        self.adopted = self.continued = False
 
     def adopt(self, task: dict[str, Any], means: dict[str, Any], limit: int) -> dict[str, Any]:
         """Go on with what is here if it belongs to `task`, else begin with an empty folder.
@@ -56,14 +90,34 @@ class Workspace:
             The `means` to use: those of the work that is here, or the ones given.
         """
         here = self.read("plan")
-        same = here is not None and here["task"] == task and not self._has_lost_shards()
-        if same and here["means"]["worker_bytes"] <= limit:
-            return dict(here["means"])
+        self.adopted = True
+        if here is not None:
+            hindrance = self._hindrance(here, task, limit)
+            if hindrance is None:
+                self.continued = True
+                return dict(here["means"])
+            logger.warning(
+                "%s: an interrupted shuffle cannot go on, since %s. What it had finished is "
+                "removed, and the shuffle begins anew.",
+                self.output,
+                hindrance,
+            )
         self.clear()
         self.runs.mkdir()
         self.shards.mkdir()
         self.write("plan", {"task": task, "means": means})
         return means
+
+    def _hindrance(self, here: dict[str, Any], task: dict[str, Any], limit: int) -> str | None:
+        """Why the work that is here cannot go on, in words."""
+        others = [_TASK_WORDS.get(n, n) for n in task if here["task"].get(n) != task[n]]
+        if others:
+            return f"it was of another {' and '.join(dict.fromkeys(others))}"
+        if self._has_lost_shards():
+            return "shards that it had finished were lost"
+        if here["means"]["worker_bytes"] > limit:
+            return f"it needs a memory_limit of {decimal(here['means']['worker_bytes'])}"
+        return None
 
     def written(self, number: int) -> Shard | None:
         """The shard of that number, if it is finished."""
@@ -71,9 +125,9 @@ class Workspace:
         return Shard(**noted) if noted else None
 
     def _has_lost_shards(self) -> bool:
-        """Whether a finished shard is not there any more; what it was made of is not either."""
+        """Whether a finished shard is not what it was; what it was made of is there no more."""
         shards = [Shard(**self.read(path.stem)) for path in self.folder.glob("part-*.json")]
-        return any(missing_or_resized(self.shards, shard) for shard in shards)
+        return any(harm_that_shows(self.shards, shard) for shard in shards)
 
     def read(self, name: str) -> Any:
         """What was noted under `name`, or None."""
@@ -132,8 +186,8 @@ class Workspace:
 def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
     """The workspace for an output, which nobody else has.
 
-    It is left behind when an error or an interruption ends the work, and removed when there is an
-    output.
+    It is left behind when an interruption or an error of the machine ends the work, and removed
+    when there is an output, or when the input has an error that another run would meet again.
 
     Raises
     ------
@@ -168,8 +222,9 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
                 raise
             try:
                 yield workspace
-            except BaseException:
-                if workspace.read("plan") is None:  # nothing was begun
+            except BaseException as error:
+                hopeless = workspace.adopted and isinstance(error, _OF_THE_INPUT)
+                if hopeless or workspace.read("plan") is None:  # nothing was begun
                     workspace.remove()
                 raise
             workspace.remove()
@@ -233,7 +288,7 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskSpaceError(
-            f"{folder}: shuffling needs about {needed / 1e9:,.1f} GB of disk here while it works, "
-            f"but {free / 1e9:,.1f} GB are free. Make room, choose an output on another disk, or "
+            f"{folder}: shuffling needs about {decimal(needed)} of disk here while it works, "
+            f"but {decimal(free)} are free. Make room, choose an output on another disk, or "
             "select fewer columns."
         )

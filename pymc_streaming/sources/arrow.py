@@ -71,7 +71,8 @@ def arrow_source(
         As for :func:`parquet_source`. Rows that are stored side by side are one array of numbers
         already: `columns` may be a list, which selects among them, and there are no categories.
     pattern : str, default ``"*.arrow"``
-        Which file names to read in a folder without a manifest.
+        Which file names to read in a folder without a manifest. The default takes the ending in
+        capitals too, and refuses a folder that has tables of another kind as well.
 
     Returns
     -------

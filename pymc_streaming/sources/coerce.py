@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from pymc_streaming.errors import ArgumentError, ConsumedIteratorError
 from pymc_streaming.sources.arrow import arrow_source
 from pymc_streaming.sources.base import IterableDataset
 from pymc_streaming.sources.generator import generator_source
-from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest
+from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, local_folder
 from pymc_streaming.sources.memory import array_source, is_table, table_source
 from pymc_streaming.sources.parquet import parquet_source
 
@@ -74,5 +73,7 @@ def is_arrow_path(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is an Arrow file, or a folder of them that was shuffled."""
     if os.fspath(path).endswith(".arrow"):
         return True
-    folder = Path(path).expanduser()
-    return (folder / MANIFEST_NAME).is_file() and Manifest.read(folder).format == "arrow"
+    folder = local_folder(path)
+    if folder is None or not (folder / MANIFEST_NAME).is_file():
+        return False
+    return Manifest.read(folder).format == "arrow"

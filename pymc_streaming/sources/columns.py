@@ -25,6 +25,7 @@ __all__ = [
     "ColumnPlan",
     "Transform",
     "canonical_type",
+    "counted",
     "decoded",
     "described",
     "shortened",
@@ -242,7 +243,7 @@ class ColumnPlan:
         """The arrays of one Arrow batch; `where` says in words where it is from."""
         if self.transform is None:
             values = {column.name: self._numbers(column, batch, where) for column in self.columns}
-            return {name: self._array(name, values, where) for name in self.arrays}
+            return _apart({name: self._array(name, values, where) for name in self.arrays})
         block = self._transformed(batch, where)
         found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
         if found != self.layout:
@@ -306,6 +307,15 @@ class ColumnPlan:
         return block
 
 
+def _apart(block: Block) -> Block:
+    """The arrays, none of them another one by a second name: each may be written to."""
+    seen: set[int] = set()
+    for name, array in block.items():
+        block[name] = array.copy() if id(array) in seen else array
+        seen.add(id(array))
+    return block
+
+
 def _numpy(array: pa.Array) -> np.ndarray:
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
     return values
@@ -324,6 +334,11 @@ def described(layout: Mapping[str, ArraySpec]) -> str:
         f"{name!r}: {spec.dtype} (rows{''.join(f', {n}' for n in spec.row_shape)})"
         for name, spec in layout.items()
     )
+
+
+def counted(number: int, word: str) -> str:
+    """The number and the word, with an s unless it is one."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def shortened(names: Sequence[Any], limit: int = 20) -> str:

@@ -28,7 +28,7 @@ from pymc_streaming.errors import (
     StreamingError,
 )
 
-__all__ = ["DataFile", "OpenFiles", "Paths", "find_files", "reading", "would_find"]
+__all__ = ["TABLES", "DataFile", "OpenFiles", "Paths", "find_files", "reading", "would_find"]
 
 #: One path, or several.
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -36,6 +36,13 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 # Read column chunks in pieces of this size rather than whole: the memory for a row group
 # is then one piece per column, however large the row group.
 _STREAM_BYTES = 256 * 1024
+
+# Kinds of tables by the ends of their names, in any case of letters.
+TABLES = {
+    "parquet": ("*.parquet",),
+    "arrow": ("*.arrow", "*.feather", "*.ipc"),
+    "csv": ("*.csv", "*.csv.gz"),
+}
 
 # A footer can take megabytes: keep few files open.
 _MAX_IDLE = 8
@@ -66,13 +73,21 @@ class DataFile:
     is_local: bool = field(repr=False)
 
 
-def find_files(path: Paths, pattern: str) -> list[DataFile]:
+def find_files(path: Paths, *patterns: str) -> list[DataFile]:
     """The files of one path, sorted, or of several, in the order given.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, or a list of them
+        Files, folders, globs or URLs.
+    *patterns : str
+        The names to find in a folder; the end of a name may be in capitals all the same.
 
     Raises
     ------
     ArgumentError
-        If a path is no path, its protocol is unknown, or a file is there twice.
+        If a path is no path, its protocol is unknown, or a file is there twice; or if a folder
+        has tables of several kinds, where `patterns` are those of a kind.
     MissingFileError
         If a path leads to no file.
     SourceError
@@ -81,7 +96,7 @@ def find_files(path: Paths, pattern: str) -> list[DataFile]:
     paths = path if isinstance(path, list | tuple) else [path]
     if not paths:
         raise ArgumentError("path is an empty list, expected at least one file.")
-    found = [file for item in paths for file in _find(item, pattern)]
+    found = [file for item in paths for file in _find(item, patterns)]
     names = [name for name, *_ in found]
     # Two spellings of a path, or a link, are one file.
     real = [os.path.realpath(inner) if is_local else name for name, inner, _, is_local in found]
@@ -102,7 +117,7 @@ def _shared_folder(names: list[str]) -> str:
     return low[: low.rfind("/", 0, n) + 1]
 
 
-def _find(path: Any, pattern: str) -> list[tuple[str, str, pafs.FileSystem, bool]]:
+def _find(path: Any, patterns: tuple[str, ...]) -> list[tuple[str, str, pafs.FileSystem, bool]]:
     if not isinstance(path, str | os.PathLike):
         raise ArgumentError(f"path must be a path or a list of paths, found {path!r}.")
     text = os.fspath(path)
@@ -116,9 +131,9 @@ def _find(path: Any, pattern: str) -> list[tuple[str, str, pafs.FileSystem, bool
         if filesystem.isfile(root):
             inner = [root]
         elif filesystem.isdir(root):
-            inner = _below(filesystem, root, pattern, is_local)
+            inner = _below(filesystem, root, patterns, is_local)
         else:
-            inner = _globbed(filesystem, root, pattern, is_local)
+            inner = _globbed(filesystem, root, patterns, is_local)
     if is_local:
         arrow = pafs.LocalFileSystem()
         return [(name, name, arrow, True) for name in inner]
@@ -126,25 +141,43 @@ def _find(path: Any, pattern: str) -> list[tuple[str, str, pafs.FileSystem, bool
     return [(filesystem.unstrip_protocol(name), name, arrow, False) for name in inner]
 
 
-def _below(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str]:
+def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:
     # Without on_error a local folder that may not be listed is left out in silence.
     options = {"on_error": "raise"} if is_local else {}
     prefix = root.rstrip("/") + "/"
-    found = []
+    shown = []
     for name in filesystem.find(root, **options):
         parts = name.removeprefix(prefix).split("/")
-        hidden = any(part.startswith((".", "_")) for part in parts)
-        if not hidden and fnmatch.fnmatchcase(parts[-1], pattern):
-            found.append(name)
+        if not any(part.startswith((".", "_")) for part in parts):
+            shown.append(name)
+    found = sorted(name for name in shown if _matches(name, patterns))
+    wanted = " or ".join(map(repr, patterns))
     if not found:
         raise MissingFileError(
-            f"{root}: no file matches {pattern!r} in this folder or below it (files and folders "
-            "whose names begin with '.' or '_' are ignored). Check the path, or give `pattern`."
+            f"{root}: no file matches {wanted} in this folder or below it (files and folders "
+            "whose names begin with '.' or '_' are ignored). Check the path, or name the files "
+            "with a glob."
         )
-    return sorted(found)
+    tables = tuple(itertools.chain.from_iterable(TABLES.values()))
+    if set(patterns) <= set(tables):  # not a choice among the files
+        others = sorted(name for name in set(shown) - set(found) if _matches(name, tables))
+        if others:
+            raise ArgumentError(
+                f"{root}: there are tables of several kinds, {found[0]} and {others[0]}. Name the "
+                "files to read with a glob, such as "
+                f"{os.path.join(root, '**', patterns[0])!r}."  # noqa: PTH118 - may be a URL
+            )
+    return found
 
 
-def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[str]:
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    name = name.rpartition("/")[2]
+    stem, dot, ends = name.partition(".")
+    either = (name, f"{stem}{dot}{ends.lower()}")
+    return any(fnmatch.fnmatchcase(n, pattern) for n in either for pattern in patterns)
+
+
+def _globbed(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:
     if not any(letter in root for letter in "*?["):
         filesystem.info(root)  # raises what isfile and isdir keep to themselves
         raise MissingFileError(f"{root}: this is neither a file nor a folder.")
@@ -159,7 +192,7 @@ def _globbed(filesystem: Any, root: str, pattern: str, is_local: bool) -> list[s
         if not filesystem.isdir(name):
             found.append(name)
         elif "**" not in root:  # which matches the files below by itself
-            found.extend(_below(filesystem, name, pattern, is_local))
+            found.extend(_below(filesystem, name, patterns, is_local))
     if not found:
         raise MissingFileError(f"{root}: no file matches this glob.")
     return sorted(found)

@@ -103,7 +103,8 @@ def parquet_source(
         that it may change, it returns one array or a mapping of named arrays with
         the same number of rows.
     pattern : str, default ``"*.parquet"``
-        Which file names to read in a folder.
+        Which file names to read in a folder. The default takes the ending in capitals too,
+        and refuses a folder that has tables of another kind as well.
 
     Returns
     -------

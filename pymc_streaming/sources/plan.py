@@ -157,6 +157,9 @@ def missing_column(name: str, available: Sequence[str], where: str) -> str:
     """The message for a column that is not there."""
     close = difflib.get_close_matches(name, available, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and set(parts) <= set(available):
+        hint = f" Give the names one by one, without commas: {' '.join(parts)}."
     return f"{where}: there is no column {name!r}.{hint} The columns are: {shortened(available)}."
 
 

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from pymc_streaming import Manifest, parquet_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
+    MissingFileError,
     MissingValueError,
     OutputError,
     OutputExistsError,
     PrecisionError,
     SchemaError,
+    SourceError,
 )
 from pymc_streaming.shuffling import external, scratch
 from pymc_streaming.shuffling.keys import row_keys
@@ -357,12 +359,23 @@ def test_whole_numbers_of_numpy(tmp_path):
     ("columns", "dtype", "error", "message"),
     [
         ({"x": [1.0, None]}, "float32", MissingValueError, "a.parquet, row group 0.*'x'.*1 null"),
-        ({"x": [1.0, np.nan]}, "float32", MissingValueError, "a.parquet, row group 0.*NaN.*'x'"),
+        (
+            {"x": [1.0, np.nan]},
+            "float32",
+            MissingValueError,
+            "a.parquet, row group 0: column 'x' holds 1 NaN",
+        ),
         ({"x": ["1", "2"]}, "float64", SchemaError, "a.parquet: column 'x' holds strings"),
         ({"x": [[1.0], [2.0]]}, "float64", SchemaError, "a.parquet: column 'x' has type list"),
         ({"x": [2**24 + 1, 0]}, "float32", PrecisionError, "row group 0.*'x' holds 16,777,217"),
         ({"x": [2**53 + 1, 0]}, "float64", PrecisionError, "a.parquet, row group 0.*column 'x'"),
-        ({"x": [1e300, 0]}, "float32", PrecisionError, "a.parquet, row group 0.*'x'"),
+        ({"x": [1e300, 0]}, "float32", PrecisionError, r"'x' holds 1e\+300, beyond ±3.4e\+38, the"),
+        (
+            {"x": [np.datetime64(0, "s"), np.datetime64("2001-01-01", "s")]},
+            "float32",
+            PrecisionError,
+            "'x' holds 2001-01-01 00:00:00.000, 978,307,200.0 seconds since 1970, beyond ±",
+        ),
     ],
 )
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -375,11 +388,39 @@ def test_values_that_are_no_numbers_of_the_type(columns, dtype, error, message, 
 
 
 @pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["1"]),
+        pa.array([None], pa.float64()),
+        pa.array([np.nan]),
+        pa.array([2**60]),
+        pa.array([2**60], pa.timestamp("us")),
+        pa.array([1e300]),
+        pa.array(["1"]).dictionary_encode(),
+    ],
+)
+def test_a_refusal_names_only_what_a_shuffle_has(column, tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": column}))
+    with pytest.raises(SourceError) as caught:
+        preshuffle(path, tmp_path / "out", dtype="float32", **QUIET)
+    message = str(caught.value)
+    assert "shuffle without `dtype`" in message
+    assert not any(word in message for word in ("transform", "categories", "filters", "floatX"))
+
+
+@pytest.mark.parametrize(
     ("column", "form", "allowed"),
     [
         (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "parquet", False),
         (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "arrow", True),
         (pa.array([{}], pa.struct([])), "parquet", False),
+        (pa.array([[]], pa.list_(pa.int8(), 0)), "parquet", False),
+        (
+            pa.array([[{"x": []}]], pa.list_(pa.struct([("x", pa.list_(pa.int8(), 0))]))),
+            "parquet",
+            False,
+        ),
+        (pa.array([[]], pa.list_(pa.int8(), 0)), "arrow", True),
         (pa.RunEndEncodedArray.from_arrays([1], [1]), "arrow", False),
     ],
 )
@@ -389,6 +430,37 @@ def test_types_that_the_format_does_not_know(column, form, allowed, tmp_path):
         with pytest.raises(SchemaError, match=rf"a.arrow: column 'odd' of type .*{form} files"):
             preshuffle(path, tmp_path / "out", format=form, **QUIET)
     preshuffle(path, tmp_path / "out", format=form, columns=None if allowed else ["fine"], **QUIET)
+
+
+def test_values_that_the_format_does_not_know(tmp_path):
+    """Which shows only when they are written."""
+    levels = pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", None]))
+    within = pa.StructArray.from_arrays([levels], ["level"])
+    path = write(tmp_path / "a.arrow", pa.table({"odd": within}))
+    with pytest.raises(SchemaError, match=r"part-00000.parquet: these rows cannot be written"):
+        preshuffle(path, tmp_path / "out", **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.arrow"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_the_manifest_has_the_types_that_a_reader_finds(form, tmp_path):
+    table = pa.table(
+        {"seconds": pa.array([1], pa.timestamp("s")), "days": pa.array([0], pa.date64())}
+    )
+    manifest = preshuffle(
+        write(tmp_path / "a.arrow", table), tmp_path / "out", format=form, **QUIET
+    )
+    found = rows_of(tmp_path / "out").schema
+    assert manifest.columns == {field.name: str(field.type) for field in found}
+    assert (found != table.schema) == (form == "parquet")
+
+
+def test_home_of_nobody(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1]}))
+    with pytest.raises(ArgumentError, match=r"output must be .*'~nobody-of-that-name/out': there"):
+        preshuffle(path, "~nobody-of-that-name/out", **QUIET)
+    with pytest.raises(MissingFileError, match="~nobody"):
+        preshuffle("~nobody-of-that-name/a.parquet", tmp_path / "out", **QUIET)
 
 
 # Where the result goes -----------------------------------------------------------------

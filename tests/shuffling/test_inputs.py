@@ -166,11 +166,18 @@ def test_encodings_that_differ_between_files(form, tmp_path):
     assert found.to_pylist() == [["a", "b", None][i % 3] for i in expected_order(12, 0)]
 
 
-def test_a_null_among_the_levels_is_refused_with_the_place(tmp_path):
-    level = pa.DictionaryArray.from_arrays([0, 1], pa.array(["a", None]))
-    write(tmp_path / "a.arrow", pa.table({"x": pa.chunked_array([level] * 30)}), [20])
-    with small_pieces(), pytest.raises(SchemaError, match=r"a\.arrow, record batch \d.*nulls"):
-        preshuffle(tmp_path / "a.arrow", tmp_path / "out", **QUIET)
+@FORMS
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_null_among_the_levels_is_a_null_in_the_row(form, ordered, tmp_path):
+    codes = pa.array([0, 1, 2, None, 3], pa.int8())
+    column = pa.DictionaryArray.from_arrays(codes, ["a", None, "b", None], ordered=ordered)
+    write(tmp_path / "a.arrow", pa.table({"x": pa.chunked_array([column] * 30)}), [20])
+    with small_pieces():
+        preshuffle(tmp_path / "a.arrow", tmp_path / "out", format=form, **QUIET)
+    found = rows_of(tmp_path / "out")["x"]
+    assert found.type == column.type
+    texts = ["a", None, "b", None, None]
+    assert found.to_pylist() == [texts[i % 5] for i in expected_order(150, 0)]
 
 
 @FORMS
@@ -281,22 +288,33 @@ def test_formats_give_the_same_order(tmp_path):
         assert rows_of(tmp_path / ending)["x"].to_pylist() == expected_order(100, 0)
 
 
-def test_a_folder_is_searched_for_one_format_after_the_other(tmp_path):
-    for name in ("b.csv", "c.csv"):
+def test_tables_of_several_kinds_are_refused(tmp_path):
+    for name in ("b.csv", "C.CSV"):
         (tmp_path / name).write_text("x\n1\n")
-    assert open_table(tmp_path, None).kind == "csv"
+    table = open_table(tmp_path, None)
+    assert (table.kind, table.n_rows) == ("csv", 2)
     feather.write_feather(pa.table({"x": [1]}), tmp_path / "b.feather")
-    write(tmp_path / "a.arrow", pa.table({"x": [1]}))
-    found = open_table(tmp_path, None)
-    assert (found.kind, found.n_rows) == ("arrow", 2)
+    with pytest.raises(ArgumentError, match=r"several kinds, .*C\.CSV and .*b\.feather\. Name the"):
+        open_table(tmp_path, None)
     write(tmp_path / "deep" / "d.parquet", pa.table({"x": [1]}))
-    assert open_table(tmp_path, None).kind == "parquet"
+    with pytest.raises(ArgumentError, match=r"C\.CSV and .*b\.feather and .*d\.parquet"):
+        open_table(tmp_path, None)
     assert open_table(tmp_path / "b.csv", None).kind == "csv"
-    assert open_table(str(tmp_path / "*.csv"), None).n_rows == 2
-    with pytest.raises(ArgumentError, match="several formats"):
-        open_table([tmp_path / "a.arrow", tmp_path / "b.csv"], None)
-    with pytest.raises(ArgumentError, match="several formats"):
-        open_table(str(tmp_path / "*.*"), None)
+    assert open_table(str(tmp_path / "*.csv"), None).n_rows == 1
+    write(tmp_path / "a.arrow", pa.table({"x": [1]}))
+    assert open_table([tmp_path / "a.arrow", tmp_path / "b.feather"], None).n_rows == 2
+    for several in ([tmp_path / "a.arrow", tmp_path / "b.csv"], str(tmp_path / "*.*")):
+        with pytest.raises(ArgumentError, match="several kinds"):
+            open_table(several, None)
+
+
+def test_capitals_in_the_end_of_a_name(tmp_path):
+    table = pa.table({"x": [1]})
+    for name in ("a.parquet", "b.PARQUET", "c.v1.Parquet"):
+        write(tmp_path / "low.parquet", table).rename(tmp_path / name)
+    assert open_table(tmp_path, None).n_rows == 3
+    write(tmp_path / "low.arrow", table).rename(tmp_path / "LOW.ARROW")
+    assert open_table(tmp_path / "LOW.ARROW", None).kind == "arrow"
 
 
 def test_remote(tmp_path):
@@ -333,7 +351,7 @@ def test_a_shuffled_table_is_shuffled_again(tmp_path):
         ("gone", MissingFileError, "gone: the file is not there"),
         ("gone.parquet", MissingFileError, "gone.parquet"),
         ("*.arrow", MissingFileError, "no file matches"),
-        ("empty", MissingFileError, "empty: no file matches.*csv.gz are looked for"),
+        ("empty", MissingFileError, "empty: no file matches .*csv.gz"),
         (["a.parquet", "gone.parquet"], MissingFileError, "gone.parquet"),
         (["a.parquet", "a.parquet"], ArgumentError, "a.parquet is listed more than once"),
         ([], ArgumentError, "empty list"),
@@ -443,11 +461,11 @@ def test_damaged_arrow_does_not_crash(compression, tmp_path):
 def test_damaged_csv(tmp_path):
     path = tmp_path / "a.csv"
     for text, message in [
-        ("", "a.csv: Empty CSV file.*taken from its beginning"),
+        ("", "a.csv: Empty CSV file.*names of the columns in the first line"),
         ("x,y\n1,2\n3\n", "a.csv: .*Expected 2 columns"),
-        ("x\n" + "1\n" * 600_000 + "one\n", "a.csv: .*conversion error.*'one'"),
+        ("x\n\udcff\n", "a.csv: .*UTF"),
     ]:
-        path.write_text(text)
+        path.write_text(text, errors="surrogateescape")
         with pytest.raises(SchemaError, match=message):
             preshuffle(path, tmp_path / "out", **QUIET)
     with gzip.open(tmp_path / "b.csv.gz", "wt") as file:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -18,7 +20,14 @@ import pyarrow as pa
 import pytest
 
 from pymc_streaming import preshuffle
-from pymc_streaming.errors import DiskSpaceError, OutputExistsError, SchemaError, SourceError
+from pymc_streaming.errors import (
+    DiskSpaceError,
+    MissingValueError,
+    OutputExistsError,
+    PrecisionError,
+    SchemaError,
+    SourceError,
+)
 from pymc_streaming.shuffling import external, workspace
 from pymc_streaming.shuffling.inputs import InputTable
 from pymc_streaming.shuffling.scratch import Partition
@@ -209,40 +218,48 @@ def go_on(tmp_path: Path, source: Path, **options: Any) -> Manifest:
         return preshuffle(source, tmp_path / "out", **QUIET | OPTIONS | options)
 
 
-def test_what_was_finished_is_not_done_again(tmp_path, complete, runs, monkeypatch):
+def test_what_was_finished_is_not_done_again(tmp_path, complete, runs, monkeypatch, caplog):
     source = tmp_path / "a.parquet"
     stopped(tmp_path, source, shards_written=2)
     runs.clear()
     stop_after(monkeypatch, external, "write_shard", 1)  # which is the last one
+    caplog.set_level(logging.INFO)
     go_on(tmp_path, source)
     assert not runs
     assert contents(tmp_path / "out") == complete
+    (percent,) = re.findall(r"Going on with an interrupted shuffle: (\d+) % is done", caplog.text)
+    assert 50 < int(percent) < 100
 
 
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({}, False),
-        ({"workers": 3}, False),
-        ({"memory_limit": 90_000}, False),
-        ({"memory_limit": 8999}, True),
-        ({"seed": 1}, True),
-        ({"shards": 2}, True),
-        ({"format": "arrow"}, True),
-        ({"columns": ["row"]}, True),
-        ({"columns": ["text", "row"]}, True),
-        ({"rows_per_fragment": 7}, True),
-        ({"columns": ["row"], "dtype": "float32"}, True),
+        ({}, None),
+        ({"workers": 3}, None),
+        ({"memory_limit": 90_000}, None),
+        ({"memory_limit": 8999}, "it needs a memory_limit of"),
+        ({"seed": 1}, "it was of another seed"),
+        ({"shards": 2}, "it was of another shards"),
+        ({"format": "arrow"}, "it was of another format"),
+        ({"columns": ["row"]}, "it was of another source and set of columns"),
+        ({"columns": ["text", "row"]}, "it was of another source and set of columns"),
+        ({"rows_per_fragment": 7}, "it was of another rows_per_fragment"),
+        ({"columns": ["row"], "dtype": "float32"}, "set of columns and dtype"),
     ],
 )
-def test_another_task_begins_anew(changes, again, tmp_path, runs):
+def test_another_task_begins_anew(changes, again, tmp_path, runs, caplog):
     source = small(tmp_path)
     with small_pieces():
         preshuffle(source, tmp_path / "wanted", **QUIET | OPTIONS | changes)
     stopped(tmp_path, source)
     runs.clear()
+    caplog.set_level(logging.INFO)
     go_on(tmp_path, source, **changes)
-    assert bool(runs) == again
+    assert bool(runs) == (again is not None)
+    assert ("Going on" in caplog.text) == (again is None)
+    (*warned,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warned) == (again is not None)
+    assert all(f"cannot go on, since {again}" in w or again in w for w in warned)
     assert contents(tmp_path / "out") == contents(tmp_path / "wanted")
 
 
@@ -371,6 +388,20 @@ def test_the_work_of_another_version_is_not_taken_up(tmp_path, complete, runs, m
     assert contents(tmp_path / "out") == complete
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "error"),
+    [
+        ([1.0] * 99 + [None], {"dtype": "float32"}, MissingValueError),
+        ([0] * 99 + [2**60], {"dtype": "float64"}, PrecisionError),
+    ],
+)
+def test_nothing_is_kept_where_the_table_is_at_fault(column, options, error, tmp_path):
+    write(tmp_path / "a.parquet", pa.table({"x": column}), [50])
+    with small_pieces(), pytest.raises(error):
+        preshuffle(tmp_path / "a.parquet", tmp_path / "out", **QUIET, **OPTIONS | options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
 def test_a_false_start_does_not_harm_what_was_finished(tmp_path, complete, runs):
     source = tmp_path / "a.parquet"
     stopped(tmp_path, source)
@@ -432,7 +463,7 @@ def test_too_little_room_is_said_before_anything_is_read(tmp_path, runs, monkeyp
     source = small(tmp_path)
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr(workspace.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DiskSpaceError, match=r"needs about 0\.0 GB .*0\.0 GB are free"):
+    with pytest.raises(DiskSpaceError, match=r"needs about 19\.8 kB .*1\.0 kB are free"):
         go_on(tmp_path, source)
     assert not runs
 

@@ -321,6 +321,16 @@ def test_columns_of_one_type_are_the_file_itself(tmp_path):
     np.testing.assert_array_equal(read(source)["x"], np.arange(100.0))
 
 
+def test_a_column_used_twice_is_in_two_places(tmp_path):
+    write(tmp_path / "a.arrow", pa.table({"a": [1.0, 2.0], "b": [3.0, 4.0]}))
+    source = arrow_source(tmp_path / "a.arrow", columns={"x": ["a", "b"], "y": "a", "z": "a"})
+    for keep in ("y", "z"):
+        (block,) = source.read(source.fragments[0])
+        for name in {"x", "y", "z"} - {keep}:
+            block[name][:] = 0
+        np.testing.assert_array_equal(block[keep], [1.0, 2.0])
+
+
 def test_a_block_lives_as_long_as_it_is_held(packed):
     source = arrow_source(packed / "float64")
     blocks = [block["batch"] for f in source.fragments for block in source.read(f)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,13 @@ def test_unknown_column() -> None:
     table = pa.table({"origin": [1], "delay": [2]})
     with pytest.raises(SchemaError, match=r"no column 'orgin'\. Did you mean 'origin'\?.*delay"):
         table_source(table, columns=["orgin"])
+
+
+def test_names_with_a_comma_between() -> None:
+    table = pa.table({"a": [1], "b": [1], "x,y": [1]})
+    with pytest.raises(SchemaError, match=r"no column 'b, a'\. Give the names one by one.*: b a\."):
+        table_source(table, columns=["b, a"])
+    assert table_source(table, columns=["x,y"]).columns == ("x,y",)
 
 
 def test_duplicate_columns() -> None:
@@ -466,3 +474,16 @@ def test_canonical_type_keeps_what_is_no_encoding() -> None:
     nested = pa.dictionary(pa.int8(), pa.string_view())
     assert canonical_type(nested) == pa.large_string()
     assert canonical_type(pa.int8()) == pa.int8()
+
+
+def test_a_column_used_twice_is_in_two_places() -> None:
+    source = table_source(
+        pa.table({"a": [1.0, 2.0], "b": [3.0, 4.0]}),
+        columns={"x": ["a", "b"], "y": "a", "z": "a", "w": ["a"]},
+    )
+    (block,) = source.read(source.fragments[0])
+    assert not any(
+        np.shares_memory(block[one], block[other])
+        for one, other in itertools.combinations(block, 2)
+    )
+    np.testing.assert_array_equal(block["y"], block["z"])

@@ -89,6 +89,27 @@ def test_folder_without_match_says_what_was_searched(tree: Path) -> None:
     assert isinstance(error.value, FileNotFoundError)
 
 
+def test_capitals_in_the_end_of_a_name(tmp_path: Path) -> None:
+    for name in ("a.parquet", "B.PARQUET", "c.d.Parquet", "e.parquet.bak"):
+        (tmp_path / name).touch()
+    assert labels(tmp_path) == ["B.PARQUET", "a.parquet", "c.d.Parquet"]
+    assert labels(tmp_path, "[a-z]*.parquet") == ["a.parquet", "c.d.Parquet"]
+
+
+@pytest.mark.parametrize("other", ["x.csv", "x.CSV.gz", "deep/x.arrow", "x.feather"])
+def test_tables_of_another_kind_are_not_passed_over(other: str, tmp_path: Path) -> None:
+    for name in ("a.parquet", "README.txt", "_hidden.csv", ".csv", other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ArgumentError, match=rf"several kinds, .*a.parquet and .*{other}.*'.*/\*\*/"
+    ):
+        labels(tmp_path)
+    (tmp_path / "b.parquet").touch()
+    for path, pattern in ((tmp_path, "a*"), (tmp_path / "**" / "a.parquet", "*.parquet")):
+        assert labels(path, pattern) == ["a.parquet"]
+
+
 @pytest.mark.parametrize("path", [[], [1], 3.5, "nosuchprotocol://x/y.parquet"])
 def test_no_path(path: object) -> None:
     with pytest.raises(ArgumentError):

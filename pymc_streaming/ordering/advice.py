@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.sources.files import Paths
 
-__all__ = ["HARMLESS", "Advice", "advise", "shuffle_command"]
+__all__ = ["HARMLESS", "Advice", "advise", "off_by", "shuffle_command"]
 
 #: Errors by the order that are not worth a change, in posterior standard deviations.
 HARMLESS = 0.1
@@ -24,7 +24,7 @@ class Advice:
     Parameters
     ----------
     error_in_order, error_buffered : float
-        Predicted errors, in posterior standard deviations.
+        Predicted errors, in posterior standard deviations; infinite where they cannot be told.
     recommendation : str
         What to do.
     """
@@ -41,8 +41,13 @@ def shuffle_command(path: Paths | None) -> str:
     return f"pymc-streaming shuffle {quoted} OUTPUT --seed 0"
 
 
+def off_by(error: float) -> str:
+    """How far off the order may leave a fit, as far as a prediction can tell."""
+    return f"off by {error}"
+
+
 def advise(
-    judgement: Judgement, batch_size: int, buffer_size: int, steps: int, path: Paths | None
+    judgement: Judgement, in_order: Stream, buffered: Stream, steps: int, path: Paths | None
 ) -> Advice:
     """Predict the errors of a fit of so many steps, and recommend the least effort.
 
@@ -50,53 +55,49 @@ def advise(
     ----------
     judgement : Judgement
         On the table.
-    batch_size, buffer_size : int
-        Rows.
+    in_order, buffered : Stream
+        The rows as they are, and through a buffer.
     steps : int
         Steps of the fit.
     path : path or paths, optional
         The table, for the command.
     """
-    command = shuffle_command(path)
     if judgement.verdict == "shuffled":
         return Advice(0.0, 0.0, "Stream it as it is, in order or with shuffle=True.")
-    in_order, _ = judgement.expected_error(Stream(batch_size), steps)
-    buffered, _ = judgement.expected_error(Stream(batch_size, buffer_size), steps)
+    error, _ = judgement.added_error(in_order, steps)
+    left, _ = judgement.added_error(buffered, steps)
+    command = shuffle_command(path)
     if judgement.verdict == "unknown":
-        return Advice(
-            in_order,
-            buffered,
+        what = (
             "If the rows may have an order, by time for example, shuffle them on disk, once: "
-            f"{command}",
+            f"{command}"
         )
-    if buffered < HARMLESS:
-        return Advice(
-            in_order,
-            buffered,
-            f"Stream it with shuffle=True and buffer_size={buffer_size:,} or more"
-            + (
-                ", or as it is: the order is too local to matter."
-                if in_order < HARMLESS
-                else f"; with shuffle=False, a fit would be off by {in_order:.2g} posterior "
-                "standard deviations."
-            ),
+    elif left < HARMLESS:
+        what = f"Stream it with shuffle=True and buffer_size={buffered.buffer_size:,} or more"
+        if error < HARMLESS:
+            what += ", or as it is: the order is too local to matter."
+        else:
+            what += f"; with shuffle=False, a fit would be {off_by(error)}."
+    elif (larger := _large_enough(judgement, buffered, steps)) is not None:
+        which = "the whole table" if larger == judgement.total_rows else f"{larger:,} rows"
+        what = (
+            f"Raise the buffer to {which} (shuffle=True, buffer_size={larger}) if memory allows, "
+            f"or shuffle the table on disk, once: {command}"
         )
-    total = judgement.sample.n_rows or 0
-    larger = buffer_size
-    while larger < min(total, LARGEST_BUFFER * buffer_size):
-        larger = min(2 * larger, total)
-        if judgement.expected_error(Stream(batch_size, larger), steps)[0] < HARMLESS:
-            which = "the whole table" if larger == total else f"{larger:,} rows"
-            return Advice(
-                in_order,
-                buffered,
-                f"Raise the buffer to {which} (shuffle=True, buffer_size={larger}) if memory "
-                f"allows, or shuffle the table on disk, once: {command}",
-            )
-    return Advice(
-        in_order,
-        buffered,
-        f"Shuffle the table on disk, once: {command}  No buffer that is much smaller than the "
-        f"table mixes it; with {buffer_size:,} rows a fit would be off by about {buffered:.2g} "
-        "posterior standard deviations.",
-    )
+    else:
+        what = (
+            f"Shuffle the table on disk, once: {command}  No buffer that is much smaller than the "
+            f"table mixes it; with {buffered.buffer_size:,} rows a fit would be {off_by(left)}."
+        )
+    return Advice(error, left, what)
+
+
+def _large_enough(judgement: Judgement, stream: Stream, steps: int) -> int | None:
+    """Rows of a larger buffer that leaves no harm, if there is one."""
+    assert stream.buffer_size is not None
+    larger = stream.buffer_size
+    while larger < min(judgement.total_rows, LARGEST_BUFFER * stream.buffer_size):
+        larger = min(2 * larger, judgement.total_rows)
+        if judgement.added_error(replace(stream, buffer_size=larger), steps)[0] < HARMLESS:
+            return larger
+    return None

@@ -63,21 +63,26 @@ class Pairs:
         self.length = sample.length.astype(float)
         self.inside = float((self.length * (self.length - 1)).sum())
         self.short = self.edges[:-1] < self.length.mean()
-        self._first, self._second = np.triu_indices(len(self.length), 1)
-        distance = np.abs(sample.start[self._first] - sample.start[self._second])
+        first, second = np.triu_indices(len(self.length), 1)
+        distance = np.abs(sample.start[first] - sample.start[second])
         # One bin for each distance in the table, and another for the pairs in one fragment.
-        self._bin = np.searchsorted(self.edges, distance, side="right") - 1
-        same = sample.fragment[self._first] == sample.fragment[self._second]
-        self._bin += same * (len(self.edges) - 1)
-        self.weights = self._binned(self.length[self._first] * self.length[self._second])
+        bins = np.searchsorted(self.edges, distance, side="right") - 1
+        bins += (sample.fragment[first] == sample.fragment[second]) * (len(self.edges) - 1)
+        order = np.argsort(bins, kind="stable")
+        self._first, self._second = first[order], second[order]
+        self._filled, self._starts = np.unique(bins[order], return_index=True)
+        self.weights = self.products(self.length[:, None])
 
     def products(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums of inner products by distance, over all pairs and over those in one fragment."""
-        return self._binned((sums @ sums.T)[self._first, self._second])
-
-    def _binned(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n_bins = len(self.edges) - 1
-        apart, same = np.bincount(self._bin, values, minlength=2 * n_bins).reshape(2, n_bins)
+        if sums.shape[1] == 1:
+            values = sums[self._first, 0] * sums[self._second, 0]
+        else:
+            values = (sums @ sums.T)[self._first, self._second]
+        by_bin = np.zeros(2 * (len(self.edges) - 1))
+        if len(values):
+            by_bin[self._filled] = np.add.reduceat(values, self._starts)
+        apart, same = by_bin.reshape(2, -1)
         return apart + same, same
 
 
@@ -182,13 +187,15 @@ class Correlogram:
         value, error = self.correlation(stream, stretch)
         return float(np.sqrt(self._pairs.total * max(0.0, value - BEYOND_NOISE * error)))
 
-    def expected_error(self, stream: Stream, steps: int) -> float:
-        """Error that the order leaves in the mean of a fit, in posterior standard deviations.
+    def added_error(self, stream: Stream, steps: int) -> float:
+        """Error that the order adds to the mean of a fit, in posterior standard deviations.
 
         Near its end a fit follows the latest ``2,000 sqrt(batch_size)`` rows: so long it takes
         Adam, at the last learning rate, to forget. As stretches of rows differ it wanders, less
         for those that are shorter than its memory. Averaging over whole epochs cancels it but
-        for the ends of the average: where the fit came from, and where it has got to.
+        for the ends of the average: where the fit came from, and where it has got to. Stretches
+        of random rows differ too, and an average over few of them is off by as much: that part
+        is not held against the order.
         """
         total = self._pairs.total
         memory = MEMORY * np.sqrt(stream.batch_size)
@@ -197,14 +204,16 @@ class Correlogram:
             averaged -= averaged % total
         shortest = max(stream.batch_size, stream.buffer_size or 1)
         longest = max(shortest, min(memory, total / PERIOD))
-        error = 0.0
+        error = by_chance = 0.0
         for stretch in np.geomspace(shortest, longest, 1 + int(np.log2(longest / shortest))):
             # A wave of the period that has such stretches, through a filter with that memory.
             lag = min(1.0, min(memory, PERIOD * stretch / (2 * np.pi)) / averaged)
             error = max(error, np.sqrt(2) * lag * self.wandering(stream, stretch))
+            by_chance = max(by_chance, np.sqrt(2) * lag * np.sqrt(total / stretch))
         if averaged < total:  # then the average is that of a part of the table
             error = max(error, self.wandering(stream, averaged))
-        return float(error)
+            by_chance = max(by_chance, np.sqrt(total / averaged - 1))
+        return float(np.hypot(error, by_chance) - by_chance)
 
     def _weights(self, stretch: float, fragment_rows: float) -> np.ndarray:
         """Share of the pairs of a stretch that are at each distance, and in one fragment."""

@@ -47,7 +47,7 @@ def order_warning(
 
 
 def _message(judgement: Judgement, stream: Stream, steps: int, path: str | None) -> str | None:
-    error, evidence = judgement.expected_error(stream, steps)
+    error, evidence = judgement.added_error(stream, steps)
     if evidence is None or error < HARMLESS:
         return None
     first, *rest = evidence.names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from pymc_streaming.ordering.advice import Advice, advise
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
 from pymc_streaming.ordering.judge import Evidence, Judgement, judge
+from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 from pymc_streaming.ordering.sampling import Advance, Table, source_table
 from pymc_streaming.ordering.stored import open_stored
@@ -31,6 +33,8 @@ __all__ = ["judge_source", "order_report", "place_of"]
 #: so that the average covers it once.
 STEPS, AVERAGED_PART = 10_000, 0.3
 _MANIFEST_SAYS = "A manifest says that the rows were put in uniformly random order."
+#: Smaller probabilities are not told apart: no distribution here is known so far out.
+SMALLEST_P = 1e-12
 #: Memory of a loader's buffer, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
 
@@ -173,6 +177,7 @@ def _own_footers(source: IterableDataset) -> Footers | None:
     counts = [fragment.n_rows for fragment in source.fragments]
     if counts != footers.counts:  # there is a filter
         footers.ranges = {}
+    count_rare_values(source.files, footers)
     return footers
 
 
@@ -220,6 +225,7 @@ def _of_files(
     facts.unjudged = {
         name: why for name in stored.columns if (why := stored.unreadable(name)) is not None
     }
+    count_rare_values(stored.files, stored.footers)
     judgement = judge(table, stored.footers.ranges, seed, None, advance)
     return _report(facts, judgement, batch_size, buffer_size, path)
 
@@ -258,10 +264,12 @@ class _Facts:
         self.sorting: tuple[str, ...] = ()
         self.ranges: dict[str, ColumnRanges] = {}
         self.unjudged: dict[str, str] = {}
+        self.footer_seconds: float | None = None
 
     def add(self, footers: Footers, shards: int) -> None:
         self.shards, self.stored_bytes = shards, footers.stored_bytes
         self.sorting, self.ranges = tuple(sorted(footers.sorting)), footers.ranges
+        self.footer_seconds = footers.seconds
 
 
 def _report(
@@ -274,9 +282,10 @@ def _report(
     sample = judgement.sample
     rows = facts.rows if facts.rows is not None else sample.n_rows
     buffer = _buffer(facts, batch_size, buffer_size, rows)
-    in_order, buffered = Stream(batch_size), Stream(batch_size, buffer)
+    whole = judgement.total_rows
+    in_order, buffered = Stream(min(batch_size, whole)), Stream(min(batch_size, whole), buffer)
     nbytes = sum(array.nbytes for array in sample.columns.values())
-    advice: Advice = advise(judgement, batch_size, buffer, _steps(rows, batch_size), path)
+    advice: Advice = advise(judgement, in_order, buffered, _steps(rows, batch_size), path)
     return OrderReport(
         judgement.verdict,
         judgement.reason,
@@ -287,14 +296,16 @@ def _report(
             RelationOrder(
                 (e.names[0], e.names[1]),
                 e.kinds,
-                e.p_value,
+                max(e.p_value, SMALLEST_P),
                 judgement.design_effect(e, in_order),
                 judgement.design_effect(e, buffered),
             )
             for e in judgement.products
         ),
+        judgement.related,
         rows,
         sample.rows,
+        sample.covered,
         facts.fragments,
         facts.shards,
         facts.stored_bytes,
@@ -303,8 +314,9 @@ def _report(
         facts.sorting,
         batch_size,
         buffer,
-        advice.error_in_order,
-        advice.error_buffered,
+        _known(advice.error_in_order),
+        _known(advice.error_buffered),
+        facts.footer_seconds,
         judgement,
         facts.ranges,
     )  # fmt: skip
@@ -315,9 +327,9 @@ def _shuffled(facts: _Facts, reason: str, batch_size: int, buffer_size: int | No
     return OrderReport(
         "shuffled", reason, "Stream it as it is.",
         tuple(ColumnOrder(name, kind, False, ("manifest",)) for name, kind in facts.schema.items()),
-        (), facts.rows, 0, facts.fragments, facts.shards, facts.stored_bytes,
+        (), (), facts.rows, 0, 1.0, facts.fragments, facts.shards, facts.stored_bytes,
         None if facts.rows is None else facts.rows * facts.row_nbytes,
-        facts.schema, facts.sorting, batch_size, buffer, 0.0, 0.0,
+        facts.schema, facts.sorting, batch_size, buffer, 0.0, 0.0, facts.footer_seconds,
     )  # fmt: skip
 
 
@@ -325,6 +337,10 @@ def _buffer(facts: _Facts, batch_size: int, buffer_size: int | None, rows: int |
     if buffer_size is None:
         buffer_size = max(DEFAULT_BYTES // max(1, facts.row_nbytes), 4 * batch_size)
     return buffer_size if rows is None else min(buffer_size, rows)
+
+
+def _known(error: float) -> float | None:
+    return error if math.isfinite(error) else None
 
 
 def _steps(rows: int | None, batch_size: int) -> int:
@@ -351,13 +367,15 @@ def _column(
         why = "too few distinct values"
         return ColumnOrder(name, kind, None, (why,), None, trend, overlap)
     kinds = (("ranges",) if judgement.follows_ranges(name) else ()) + evidence.kinds
+    if not found and judgement.gap is not None:
+        kinds = (judgement.gap.label,)
     effect = judgement.design_effect(evidence, in_order)
     return ColumnOrder(
         name,
         kind,
-        found,
+        found or (False if judgement.gap is None else None),
         kinds,
-        min(evidence.p_value, p_footers),
+        max(SMALLEST_P, min(evidence.p_value, p_footers)),
         trend,
         overlap,
         evidence.lag,

@@ -155,4 +155,4 @@ def _number(value: float | None) -> str:
 def _p_value(value: float | None) -> str:
     if value is None:
         return ""
-    return "<1e-12" if value < 1e-12 else f"{value:.1g}"
+    return "<1e-12" if value <= 1e-12 else f"{value:.1g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,8 @@ __all__ = ["HARMLESS", "Advice", "advise", "off_by", "shuffle_command"]
 
 #: Errors by the order that are not worth a change, in posterior standard deviations.
 HARMLESS = 0.1
+#: Nineteen fits of twenty are off by less than this many times their prediction.
+UPPER = 1.5
 #: A buffer for which nobody should be asked for memory, in multiples of the one there is.
 LARGEST_BUFFER = 16
 
@@ -42,8 +45,25 @@ def shuffle_command(path: Paths | None) -> str:
 
 
 def off_by(error: float) -> str:
-    """How far off the order may leave a fit, as far as a prediction can tell."""
-    return f"off by {error}"
+    """How far off the order may leave a fit, in words that say no more than a prediction knows.
+
+    Parameters
+    ----------
+    error : float
+        Predicted error, in posterior standard deviations.
+
+    Examples
+    --------
+    >>> off_by(24.0)
+    'off by up to 100 posterior standard deviations'
+    """
+    if not math.isfinite(error):
+        return "off by an amount that cannot be told from what was looked at"
+    least = UPPER * error
+    below = 10.0 ** math.floor(math.log10(least))
+    bound = next(step * below for step in (1, 3, 10) if step * below >= least)
+    shown = f"{bound:,.0f}" if bound >= 1 else f"{bound:.1g}"
+    return f"off by up to {shown} posterior standard deviation{'s' * (shown != '1')}"
 
 
 def advise(

@@ -25,6 +25,8 @@ AVERAGED_PART = 0.3
 PERIOD = 8
 #: Points of an integral over the distance of two rows.
 POINTS = 4_096
+#: Part of the error of a fit to shuffled rows that an order must add to it.
+WORTH_SAYING = 0.1
 #: Standard errors that a correlation must exceed to be held against a stream.
 BEYOND_NOISE = 2.0
 
@@ -195,7 +197,7 @@ class Correlogram:
         for those that are shorter than its memory. Averaging over whole epochs cancels it but
         for the ends of the average: where the fit came from, and where it has got to. Stretches
         of random rows differ too, and an average over few of them is off by as much: that part
-        is not held against the order.
+        is not held against the order, and what adds less than a tenth to it counts as nothing.
         """
         total = self._pairs.total
         memory = MEMORY * np.sqrt(stream.batch_size)
@@ -213,7 +215,8 @@ class Correlogram:
         if averaged < total:  # then the average is that of a part of the table
             error = max(error, self.wandering(stream, averaged))
             by_chance = max(by_chance, np.sqrt(total / averaged - 1))
-        return float(np.hypot(error, by_chance) - by_chance)
+        added = float(np.hypot(error, by_chance) - by_chance)
+        return added if added > WORTH_SAYING * by_chance else 0.0
 
     def _weights(self, stretch: float, fragment_rows: float) -> np.ndarray:
         """Share of the pairs of a stretch that are at each distance, and in one fragment."""

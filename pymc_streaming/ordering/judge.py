@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -131,15 +131,20 @@ class Judgement:
         """Whether footers show that a column follows the order."""
         return self.by_footers.get(name, 1.0) < FOOTER_LEVEL
 
-    def added_error(self, stream: Stream, steps: int) -> tuple[float, Evidence | None]:
+    def added_error(
+        self, stream: Stream, steps: int, without: Collection[str] = ()
+    ) -> tuple[float, Evidence | None]:
         """Largest error that the order adds to a fit, in posterior standard deviations, and why.
 
-        Infinite where only footers tell of an order: then nobody knows.
+        Infinite where only footers tell of an order: then nobody knows. The columns `without`
+        are left out, and their relations.
         """
         worst: tuple[float, Evidence | None] = (0.0, None)
         if stream.buffer_size is not None and stream.buffer_size >= self.total_rows:
             return worst
         for evidence in self.ordered:
+            if any(name in without for name in evidence.names):
+                continue
             if not any(feature.tests for feature in evidence.features):
                 return math.inf, evidence
             for correlogram in self.correlograms(evidence):

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from pymc_streaming.errors import ArgumentError
 from pymc_streaming.ordering.advice import Advice, advise
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
 from pymc_streaming.ordering.judge import Evidence, Judgement, judge
+from pymc_streaming.ordering.progress import looking
 from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 from pymc_streaming.ordering.sampling import Advance, Table, source_table
@@ -115,14 +114,7 @@ def order_report(
         ("seed", seed, 0),
     ):
         _check_whole_number(name, value, least)
-    console = Console(stderr=True)
-    visible = progressbar and (console.is_terminal or console.is_jupyter)
-    with Progress(console=console, disable=not visible, transient=True) as progress:
-        task = progress.add_task("looking at the rows", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with looking(progressbar) as advance:
         if isinstance(source_or_path, str | os.PathLike) and is_arrow_path(source_or_path):
             return _of_arrow(source_or_path, columns, batch_size, buffer_size, seed, advance)
         if _is_path(source_or_path):

@@ -16,7 +16,7 @@ from pymc_streaming.sources.columns import decoded
 from pymc_streaming.sources.generator import GeneratorSource
 from pymc_streaming.sources.parquet import ParquetSource
 
-__all__ = ["Advance", "Sample", "Table", "draw_sample", "source_table"]
+__all__ = ["Advance", "Sample", "Table", "column_places", "draw_sample", "source_table"]
 
 #: Told how much is done, and how much there is to do.
 Advance = Callable[[int, int], None]
@@ -113,17 +113,25 @@ class Sample:
         return np.concatenate([[0], np.cumsum(self.length)[:-1]])
 
 
-def source_table(source: IterableDataset) -> Table:
-    """The columns of the blocks of a source: what batches really are."""
-    columns: list[tuple[str, str, tuple[int, ...]]] = []
+def column_places(source: IterableDataset) -> list[tuple[str, str, int]]:
+    """Name of each column of the blocks of a source, its array, and its number in that array."""
+    places = []
     for name, spec in source.layout.items():
         width = math.prod(spec.row_shape)
         for i in range(width):
             if len(spec.columns) == width:
                 label = spec.columns[i]
             else:
-                label = name if not spec.row_shape else f"{name}[{i}]"
-            columns.append((label, name, (i,)))
+                # As NumPy, and a model, has it.
+                place = ", ".join(str(k) for k in np.unravel_index(i, spec.row_shape))
+                label = f"{name}[:, {place}]" if spec.row_shape else name
+            places.append((label, name, i))
+    return places
+
+
+def source_table(source: IterableDataset) -> Table:
+    """The columns of the blocks of a source: what batches really are."""
+    columns = column_places(source)
     labels = [label for label, *_ in columns]
     # The same column may go into two arrays, and one look at it is enough.
     kept = [n for n, label in enumerate(labels) if labels.index(label) == n]
@@ -133,7 +141,7 @@ def source_table(source: IterableDataset) -> Table:
         with closing(blocks) if hasattr(blocks, "close") else nullcontext():  # type: ignore[type-var]
             for block in blocks:
                 flat = {name: np.reshape(array, (len(array), -1)) for name, array in block.items()}
-                yield [flat[columns[n][1]][:, columns[n][2][0]] for n in kept]
+                yield [flat[columns[n][1]][:, columns[n][2]] for n in kept]
 
     return Table(
         [fragment.n_rows for fragment in source.fragments],

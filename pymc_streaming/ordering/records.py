@@ -43,8 +43,7 @@ class ColumnOrder:
         Correlation ρ of two rows of a batch, streamed in order.
     design_effect : float or None
         ``1 + (batch_size - 1) * ρ``: variance of the mean of a batch over that of as many
-        random rows (Kish), streamed in order. 1 for a shuffled table. A batch that is larger than
-        the table counts as the table.
+        random rows (Kish), streamed in order. 1 for a shuffled table.
     buffered_design_effect : float or None
         The same with ``shuffle=True`` and the buffer of the report.
     """
@@ -123,7 +122,7 @@ class OrderReport:
     declared_sorting : tuple of str
         Columns by which the files say they are sorted. A declaration, not evidence.
     batch_size, buffer_size : int
-        What the predictions are for, in rows.
+        What the predictions are for, in rows; no more than the table has.
     error_in_order, error_buffered : float or None
         Error that the order is predicted to add to a fit, in posterior standard deviations, with
         ``shuffle=False``, and with ``shuffle=True`` and this buffer: an order of magnitude. None

@@ -274,8 +274,8 @@ def _report(
     sample = judgement.sample
     rows = facts.rows if facts.rows is not None else sample.n_rows
     buffer = _buffer(facts, batch_size, buffer_size, rows)
-    whole = judgement.total_rows
-    in_order, buffered = Stream(min(batch_size, whole)), Stream(min(batch_size, whole), buffer)
+    size = batch_size if rows is None else min(batch_size, rows)
+    in_order, buffered = Stream(size), Stream(size, buffer)
     nbytes = sum(array.nbytes for array in sample.columns.values())
     advice: Advice = advise(judgement, in_order, buffered, _steps(rows, batch_size), path)
     return OrderReport(
@@ -304,7 +304,7 @@ def _report(
         None if rows is None else round(nbytes / sample.rows * rows),
         facts.schema,
         facts.sorting,
-        batch_size,
+        size,
         buffer,
         _known(advice.error_in_order),
         _known(advice.error_buffered),
@@ -332,7 +332,8 @@ def _buffer(facts: _Facts, batch_size: int, buffer_size: int | None, rows: int |
 
 
 def _known(error: float) -> float | None:
-    return error if math.isfinite(error) else None
+    """A prediction with the one digit that it has, if there is one."""
+    return float(f"{error:.1g}") if math.isfinite(error) else None
 
 
 def _steps(rows: int | None, batch_size: int) -> int:

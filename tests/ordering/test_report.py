@@ -273,6 +273,7 @@ def test_probabilities_are_bounded_and_correlations_too():
 def test_a_batch_larger_than_the_table_counts_as_the_table():
     x = np.sort(np.random.default_rng(0).normal(size=5_000))
     small, large = (order_report({"x": x}, batch_size=size) for size in (5_000, 10**6))
+    assert large.batch_size == 5_000
     assert large.columns[0].design_effect == small.columns[0].design_effect <= 1.0
     assert large.error_in_order == small.error_in_order
 

@@ -258,6 +258,19 @@ def test_rare_rows_at_the_end_are_found_from_the_footers(n_holders, tmp_path):
     assert report.columns[0].evidence[0] == "ranges"
 
 
+def test_of_an_order_that_only_footers_show_the_harm_is_not_guessed(tmp_path):
+    n, rng = 1_000_000, np.random.default_rng(0)
+    late = np.zeros(n, np.int8)
+    late[n - rng.choice(50_000, 25, replace=False) - 1] = 1
+    table = {"late": late} | {f"x{i}": rng.normal(size=n).astype("float32") for i in range(16)}
+    path = written(tmp_path / "t.parquet", table, 50_000)
+    report = order_report(path, buffer_size=10_000)
+    assert (report.verdict, report.columns[0].evidence) == ("ordered", ("ranges",))
+    assert report.error_in_order is report.error_buffered is None
+    assert "cannot be told" in report.recommendation
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
 def test_probabilities_are_bounded_and_correlations_too():
     day = np.repeat(np.arange(20), 2_000)
     flip = np.tile([0.0, 1.0], N // 2)

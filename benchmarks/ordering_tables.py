@@ -14,9 +14,9 @@ from pymc_streaming.loader.order import even_permutation
 FIRST_RATE, FINAL_PART, AVERAGED_PART = 0.05, 0.01, 0.3
 
 
-def shuffled_table(rng: np.random.Generator) -> tuple[pa.Table, int]:
+def shuffled_table(rng: np.random.Generator, is_wide: bool = False) -> tuple[pa.Table, int]:
     """A table whose rows are independent and alike, of many kinds of columns; row group size."""
-    n = int(np.exp(rng.uniform(np.log(5_000), np.log(1_000_000))))
+    n = int(np.exp(rng.uniform(np.log(5_000), np.log(50_000 if is_wide else 1_000_000))))
     makers = {
         "normal": lambda: rng.normal(size=n),
         "cauchy": lambda: rng.standard_cauchy(size=n),
@@ -36,7 +36,8 @@ def shuffled_table(rng: np.random.Generator) -> tuple[pa.Table, int]:
             rng.normal(size=n), mask=rng.random(n) < 10 ** rng.uniform(-3, -0.1)
         ),
     }  # fmt: skip
-    kinds = rng.choice(list(makers), size=rng.integers(2, 13))
+    width = rng.integers(30, 150) if is_wide else rng.integers(2, 13)
+    kinds = rng.choice(list(makers), size=width)
     columns = {f"{kind}_{i}": makers[kind]() for i, kind in enumerate(kinds)}
     return pa.table(columns), max(100, n // int(rng.integers(1, 60)))
 

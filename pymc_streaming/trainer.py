@@ -23,9 +23,10 @@ from pymc_streaming.errors import (
     OrderedDataWarning,
 )
 from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.progress import FitProgress, History, Recorder
-from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.guides import GUIDES
 from pymc_streaming.vi.nonfinite import explain
@@ -36,6 +37,7 @@ from pymc_streaming.vi.optimizers import (
     averaging_weights,
 )
 from pymc_streaming.vi.step import Step
+from pymc_streaming.vi.usage import unread_columns
 
 __all__ = ["Trainer"]
 
@@ -177,6 +179,7 @@ class Trainer:
         self._random = np.random.default_rng(random_seed)
         self._guide_seed = int(self._random.integers(2**31))
         self._step: Step | None = None
+        self._in_order = False  # as far as was warned about
         self._position = (0, 0)
         self._variables: list[Any] = []
         self._steps = 0
@@ -274,13 +277,24 @@ class Trainer:
         """Warn, or refuse, where batches would be no fair sample of the table."""
         loader = self.dataloader
         message = order_warning(
-            loader.source, loader.total_size, loader.batch_size, loader.buffer_size, n
+            loader.source,
+            loader.total_size,
+            Stream(loader.batch_size, loader.buffer_size),
+            n,
+            placeholder_names(self.data_name, list(loader.source.layout)),
+            self._unread_columns,
+            self.progressbar,
         )
         if message is None:
             return
+        self._in_order = True
         if self.on_ordered == "error":
             raise OrderedDataError(message)
         warnings.warn(message, OrderedDataWarning, stacklevel=3)
+
+    def _unread_columns(self) -> set[tuple[str, int]]:
+        with self.dataloader.stream((0, 0)) as stream:
+            return unread_columns(self.model, self.data_name, next(stream))
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
         """Check the model on the first batch, then compile."""
@@ -398,11 +412,17 @@ class Trainer:
         )
         moving = [name for name, where, *_ in guide.group.ordering.values() if suspect[where].any()]
         if moving:
+            order = (
+                "The order of the rows, which this fit was warned about, does that: shuffle the "
+                "table on disk first. If it goes on: "
+                if self._in_order
+                else ""
+            )
             warnings.warn(
                 f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
                 "steadily one way or by many posterior standard deviations, so the result is not "
-                "the posterior. Bring the parameters near 0 and of the order of 1 (standardise the "
-                "data), start nearby (initval=), take more steps, or change "
+                f"the posterior. {order}Bring the parameters near 0 and of the order of 1 "
+                "(standardise the data), start nearby (initval=), take more steps, or change "
                 "optimizer=AnnealedAdam(learning_rate=...).",
                 NotConvergedWarning,
                 stacklevel=3,

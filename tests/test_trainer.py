@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 
@@ -480,7 +481,8 @@ def test_ordered_rows_are_a_warning_once(buffer_size, shuffle, how):
     with pytest.warns(errors.OrderedDataWarning, match=how) as caught:
         trainer.fit(2)
     (message,) = [str(w.message) for w in caught if w.category is errors.OrderedDataWarning]
-    assert "column 'y'" in message
+    assert "column 'y' changes along the table" in message
+    assert re.search(r"off by up to [\d,.]+ posterior standard deviation", message)
     assert "pymc-streaming shuffle SOURCE OUTPUT --seed 0" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error", errors.OrderedDataWarning)
@@ -519,3 +521,49 @@ def test_order_that_does_not_reach_the_batch_is_no_warning(tmp_path):
     both = parquet_source(tmp_path / "t.parquet", columns={"batch": "day"})
     with pytest.warns(errors.OrderedDataWarning, match="'day'.*t.parquet shuffled"):
         small_trainer(DataLoader(both, 500, shuffle=True, buffer_size=5_000)).fit(2)
+
+
+def test_the_warning_names_the_placeholder_as_the_model_has_it():
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(size=120_000), drifting()])
+    loader = DataLoader(table, 500, seed=0)
+    with pm.Model() as model:
+        b = pm.Normal("b", 0.0, 1.0)
+        rows = pm.Data("rows", loader.placeholder())
+        pm.Normal("y", b * rows[:, 0], 1.0, observed=rows[:, 1], total_size=len(loader))
+    trainer = Trainer("advi", loader, "rows", model=model, progressbar=False, compile_kwargs=FAST)
+    with pytest.warns(errors.OrderedDataWarning, match=r"order: rows\[:, 1\] changes along"):
+        trainer.fit(2)
+
+
+def test_order_in_a_column_that_the_model_does_not_read_is_no_warning():
+    """A row number that came along."""
+    y = np.random.default_rng(0).normal(size=120_000)
+    loader = DataLoader(np.column_stack([np.arange(120_000.0), y]), 500, seed=0)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 1.0)
+        rows = pm.Data("rows", loader.placeholder())
+        pm.Normal("y", mu, 1.0, observed=rows[:, 1], total_size=len(loader))
+    trainer = Trainer("advi", loader, "rows", model=model, progressbar=False, compile_kwargs=FAST)
+    trainer.fit(2)
+
+
+def test_what_shuffled_rows_would_be_off_by_is_not_held_against_the_order():
+    """A fit of few steps on a part of the rows, and a drift that adds little to its error."""
+    y = np.random.default_rng(0).normal(size=1_000_000) + np.linspace(-0.01, 0.01, 1_000_000)
+    order_trainer(y, size=20_000, shuffle=False).fit(2)
+    strong = y + np.linspace(-1.0, 1.0, 1_000_000)
+    with pytest.warns(errors.OrderedDataWarning):
+        order_trainer(strong, size=20_000, shuffle=False).fit(2)
+
+
+@pytest.mark.filterwarnings("ignore::pymc_streaming.errors.OrderedDataWarning")
+@pytest.mark.parametrize("on_ordered", ["warn", "ignore"])
+def test_a_fit_that_does_not_converge_names_the_order_it_was_warned_about(on_ordered):
+    y = 200.0 + drifting()
+    with pytest.warns(errors.NotConvergedWarning) as caught:
+        order_trainer(y, 6_000, on_ordered=on_ordered).fit(100)
+    (message,) = [str(w.message) for w in caught if w.category is errors.NotConvergedWarning]
+    assert ("shuffle the table" in message) == (on_ordered == "warn")
+    if on_ordered == "warn":
+        assert message.index("shuffle the table") < message.index("initval")

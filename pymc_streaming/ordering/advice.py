@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.sources.files import Paths
 
-__all__ = ["CHOOSE_OTHERS", "HARMLESS", "STREAM_IT", "Advice", "advise", "shuffle_command"]
+__all__ = [
+    "CHOOSE_OTHERS",
+    "HARMLESS",
+    "STREAM_IT",
+    "Advice",
+    "advise",
+    "off_by",
+    "shuffle_command",
+]
 
 #: Errors by the order that are not worth a change, in posterior standard deviations.
 HARMLESS = 0.1
+#: Nineteen fits of twenty are off by less than this many times their prediction.
+UPPER = 1.5
 #: A buffer for which nobody should be asked for memory, in multiples of the one there is.
 LARGEST_BUFFER = 16
 
@@ -36,7 +47,7 @@ class Advice:
     Parameters
     ----------
     error_in_order, error_buffered : float
-        Predicted errors, in posterior standard deviations.
+        Predicted errors, in posterior standard deviations; infinite where they cannot be told.
     recommendation : str
         What to do.
     """
@@ -53,8 +64,30 @@ def shuffle_command(path: Paths | None) -> str:
     return f"pymc-streaming shuffle {shlex.quote(os.fspath(path))} shuffled --seed 0"
 
 
+def off_by(error: float) -> str:
+    """How far off the order may leave a fit, in words that say no more than a prediction knows.
+
+    Parameters
+    ----------
+    error : float
+        Predicted error, in posterior standard deviations.
+
+    Examples
+    --------
+    >>> off_by(24.0)
+    'off by up to 100 posterior standard deviations'
+    """
+    if not math.isfinite(error):
+        return "off by an amount that cannot be told from what was looked at"
+    least = UPPER * error
+    below = 10.0 ** math.floor(math.log10(least))
+    bound = next(step * below for step in (1, 3, 10) if step * below >= least)
+    shown = f"{bound:,.0f}" if bound >= 1 else f"{bound:.1g}"
+    return f"off by up to {shown} posterior standard deviation{'s' * (shown != '1')}"
+
+
 def advise(
-    judgement: Judgement, batch_size: int, buffer_size: int, steps: int, path: Paths | None
+    judgement: Judgement, in_order: Stream, buffered: Stream, steps: int, path: Paths | None
 ) -> Advice:
     """Predict the errors of a fit of so many steps, and recommend the least effort.
 
@@ -62,8 +95,8 @@ def advise(
     ----------
     judgement : Judgement
         On the table.
-    batch_size, buffer_size : int
-        Rows.
+    in_order, buffered : Stream
+        The rows as they are, and through a buffer.
     steps : int
         Steps of the fit.
     path : path or paths, optional
@@ -71,33 +104,41 @@ def advise(
     """
     if judgement.verdict == "shuffled":
         return Advice(0.0, 0.0, STREAM_IT)
-    in_order, _ = judgement.expected_error(Stream(batch_size), steps)
-    buffered, _ = judgement.expected_error(Stream(batch_size, buffer_size), steps)
-
-    def advice(text: str) -> Advice:
-        return Advice(in_order, buffered, text)
-
+    error, _ = judgement.added_error(in_order, steps)
+    left, _ = judgement.added_error(buffered, steps)
     on_disk = _shuffle_once(path)
     if judgement.verdict == "unknown":
-        return advice(f"If the rows may have an order, by time for example, {_lower(on_disk)}")
-    if max(in_order, buffered) < HARMLESS:
-        return advice(f"{STREAM_IT} The order is too weak, or too local, to matter.")
-    if buffered < HARMLESS:
-        return advice(
-            f"Stream it with shuffle=True and a buffer of {buffer_size:,} rows or more:\n\n"
-            f"{_loader(batch_size, buffer_size)}"
+        what = f"If the rows may have an order, by time for example, {_lower(on_disk)}"
+    elif max(error, left) < HARMLESS:
+        what = f"{STREAM_IT} The order is too weak, or too local, to matter."
+    elif left < HARMLESS:
+        what = (
+            f"Stream it with shuffle=True and a buffer of {buffered.buffer_size:,} rows or more:"
+            f"\n\n{_loader(buffered)}"
         )
-    total = judgement.sample.n_rows or 0
-    larger = buffer_size
-    while larger < min(total, LARGEST_BUFFER * buffer_size):
-        larger = min(2 * larger, total)
-        if judgement.expected_error(Stream(batch_size, larger), steps)[0] < HARMLESS:
-            which = "the whole table" if larger == total else f"{larger:,} rows"
-            return advice(
-                f"Raise the buffer to {which}, if memory allows:\n\n"
-                f"{_loader(batch_size, larger)}\n\nOr {_lower(on_disk)}"
-            )
-    return advice(f"{on_disk}\n\nNo buffer that is much smaller than the table mixes it.")
+    elif (larger := _large_enough(judgement, buffered, steps)) is not None:
+        rows = larger.buffer_size
+        which = "the whole table" if rows == judgement.total_rows else f"{rows:,} rows"
+        what = (
+            f"Raise the buffer to {which}, if memory allows:\n\n{_loader(larger)}\n\n"
+            f"Or {_lower(on_disk)}"
+        )
+    else:
+        what = f"{on_disk}\n\nNo buffer that is much smaller than the table mixes it."
+    return Advice(error, left, what)
+
+
+def _large_enough(judgement: Judgement, stream: Stream, steps: int) -> Stream | None:
+    """A larger buffer that leaves no harm, if there is one."""
+    assert stream.buffer_size is not None
+    most = min(judgement.total_rows, LARGEST_BUFFER * stream.buffer_size)
+    larger = stream.buffer_size
+    while larger < most:
+        larger = min(2 * larger, judgement.total_rows)
+        larger_stream = replace(stream, buffer_size=larger)
+        if judgement.added_error(larger_stream, steps)[0] < HARMLESS:
+            return larger_stream
+    return None
 
 
 def _shuffle_once(path: Paths | None) -> str:
@@ -110,9 +151,10 @@ def _shuffle_once(path: Paths | None) -> str:
     return f"Shuffle the table on disk, once:\n\n    {line}"
 
 
-def _loader(batch_size: int, buffer_size: int) -> str:
+def _loader(stream: Stream) -> str:
     return (
-        f"    DataLoader(source, batch_size={batch_size}, shuffle=True, buffer_size={buffer_size})"
+        f"    DataLoader(source, batch_size={stream.batch_size}, shuffle=True, "
+        f"buffer_size={stream.buffer_size})"
     )
 
 

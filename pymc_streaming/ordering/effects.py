@@ -23,8 +23,12 @@ MEMORY = 2_000
 AVERAGED_PART = 0.3
 #: Stretches in a period of the slowest wave that they show in full.
 PERIOD = 8
+#: Fragments of a part of the table that the loader does not halve any more.
+FEW = 7
 #: Points of an integral over the distance of two rows.
 POINTS = 4_096
+#: Part of the error of a fit to shuffled rows that an order must add to it.
+WORTH_SAYING = 0.1
 #: Standard errors that a correlation must exceed to be held against a stream.
 BEYOND_NOISE = 2.0
 
@@ -63,21 +67,26 @@ class Pairs:
         self.length = sample.length.astype(float)
         self.inside = float((self.length * (self.length - 1)).sum())
         self.short = self.edges[:-1] < self.length.mean()
-        self._first, self._second = np.triu_indices(len(self.length), 1)
-        distance = np.abs(sample.start[self._first] - sample.start[self._second])
+        first, second = np.triu_indices(len(self.length), 1)
+        distance = np.abs(sample.start[first] - sample.start[second])
         # One bin for each distance in the table, and another for the pairs in one fragment.
-        self._bin = np.searchsorted(self.edges, distance, side="right") - 1
-        same = sample.fragment[self._first] == sample.fragment[self._second]
-        self._bin += same * (len(self.edges) - 1)
-        self.weights = self._binned(self.length[self._first] * self.length[self._second])
+        bins = np.searchsorted(self.edges, distance, side="right") - 1
+        bins += (sample.fragment[first] == sample.fragment[second]) * (len(self.edges) - 1)
+        order = np.argsort(bins, kind="stable")
+        self._first, self._second = first[order], second[order]
+        self._filled, self._starts = np.unique(bins[order], return_index=True)
+        self.weights = self.products(self.length[:, None])
 
     def products(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums of inner products by distance, over all pairs and over those in one fragment."""
-        return self._binned((sums @ sums.T)[self._first, self._second])
-
-    def _binned(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n_bins = len(self.edges) - 1
-        apart, same = np.bincount(self._bin, values, minlength=2 * n_bins).reshape(2, n_bins)
+        if sums.shape[1] == 1:
+            values = sums[self._first, 0] * sums[self._second, 0]
+        else:
+            values = (sums @ sums.T)[self._first, self._second]
+        by_bin = np.zeros(2 * (len(self.edges) - 1))
+        if len(values):
+            by_bin[self._filled] = np.add.reduceat(values, self._starts)
+        apart, same = by_bin.reshape(2, -1)
         return apart + same, same
 
 
@@ -138,7 +147,8 @@ class Correlogram:
         Of two fragments at neighbouring places one is from either half of the table. At a
         distance of two places they are from different quarters of the same half, and in general,
         where 2^j is the largest power of two that divides the distance, from different halves of
-        the same 2^j-th part of the table.
+        the same 2^j-th part of the table; but parts of a few fragments are not halved any more,
+        those come in any order.
         """
         pairs = self._pairs
         if length >= pairs.total:
@@ -148,17 +158,20 @@ class Correlogram:
         rows = pairs.fragment_rows
         value, error = _mean(self._fragment, self._weights(length, rows))
         # Two rows of a part, or one twice, have a mean S(j); those of different halves of it then
-        # have 2 S(j) - S(j + 1). All rows together have no deviation: S(0) is 0.
-        share = _share_by_part(length / rows, pairs.n_fragments)
-        factor = 2 * np.append(share, 0.0) - np.insert(share, 0, 0.0)
-        weights, itself, within = np.zeros(len(pairs.edges) - 1), 0.0, 0.0
-        for j in range(1, len(factor)):
-            part = max(pairs.total / 2**j, rows)
+        # have 2 S(j) - S(j + 1). All rows together have no deviation: S(0) is 0. In the last parts,
+        # of m fragments with a mean W, those of different ones have (m S - W) / (m - 1).
+        levels = max(0, int(np.ceil(np.log2(pairs.n_fragments / FEW))))
+        few = pairs.n_fragments / 2**levels
+        share = _share_by_part(length / rows, levels)
+        factor = 2 * share
+        factor[-1] = share[-1] * few / (few - 1)
+        factor[1:] -= share[:-1]
+        within = -share[-1] / (few - 1)
+        weights, itself = np.zeros(len(pairs.edges) - 1), within / rows
+        for j in range(1, levels + 1):
+            part = pairs.total / 2**j
+            weights += factor[j] * self._weights(part, np.inf)
             itself += factor[j] / part
-            if part > rows:
-                weights += factor[j] * self._weights(part, np.inf)
-            else:
-                within += factor[j]
         apart, apart_error = _mean(self._table, weights)
         whole, whole_error = _mean(self._fragment, self._weights(rows, np.inf))
         error = float(np.sqrt(error**2 + apart_error**2 + (within * whole_error) ** 2))
@@ -182,13 +195,15 @@ class Correlogram:
         value, error = self.correlation(stream, stretch)
         return float(np.sqrt(self._pairs.total * max(0.0, value - BEYOND_NOISE * error)))
 
-    def expected_error(self, stream: Stream, steps: int) -> float:
-        """Error that the order leaves in the mean of a fit, in posterior standard deviations.
+    def added_error(self, stream: Stream, steps: int) -> float:
+        """Error that the order adds to the mean of a fit, in posterior standard deviations.
 
         Near its end a fit follows the latest ``2,000 sqrt(batch_size)`` rows: so long it takes
         Adam, at the last learning rate, to forget. As stretches of rows differ it wanders, less
         for those that are shorter than its memory. Averaging over whole epochs cancels it but
-        for the ends of the average: where the fit came from, and where it has got to.
+        for the ends of the average: where the fit came from, and where it has got to. Stretches
+        of random rows differ too, and an average over few of them is off by as much: that part
+        is not held against the order, and what adds less than a tenth to it counts as nothing.
         """
         total = self._pairs.total
         memory = MEMORY * np.sqrt(stream.batch_size)
@@ -197,14 +212,17 @@ class Correlogram:
             averaged -= averaged % total
         shortest = max(stream.batch_size, stream.buffer_size or 1)
         longest = max(shortest, min(memory, total / PERIOD))
-        error = 0.0
+        error = by_chance = 0.0
         for stretch in np.geomspace(shortest, longest, 1 + int(np.log2(longest / shortest))):
             # A wave of the period that has such stretches, through a filter with that memory.
             lag = min(1.0, min(memory, PERIOD * stretch / (2 * np.pi)) / averaged)
             error = max(error, np.sqrt(2) * lag * self.wandering(stream, stretch))
+            by_chance = max(by_chance, np.sqrt(2) * lag * np.sqrt(total / stretch))
         if averaged < total:  # then the average is that of a part of the table
             error = max(error, self.wandering(stream, averaged))
-        return float(error)
+            by_chance = max(by_chance, np.sqrt(total / averaged - 1))
+        added = float(np.hypot(error, by_chance) - by_chance)
+        return added if added > WORTH_SAYING * by_chance else 0.0
 
     def _weights(self, stretch: float, fragment_rows: float) -> np.ndarray:
         """Share of the pairs of a stretch that are at each distance, and in one fragment."""
@@ -215,10 +233,11 @@ class Correlogram:
         return weights
 
 
-def _share_by_part(places: float, n_fragments: int) -> np.ndarray:
+def _share_by_part(places: float, levels: int) -> np.ndarray:
     """Share of the pairs of rows of a stretch of so many fragments, by the part both are in.
 
-    Entry j is for pairs whose distance in places has 2^j as its largest power of two.
+    Entry j is for pairs whose distance in places has 2^j as its largest power of two; the last,
+    number `levels`, for larger powers too.
     """
     distance = (np.arange(POINTS) + 0.5) / POINTS * places
     density = 2 * (1 - distance / places) / POINTS
@@ -228,8 +247,7 @@ def _share_by_part(places: float, n_fragments: int) -> np.ndarray:
     share += np.bincount(below + 1, density * beyond, minlength=len(share))
     lag = np.arange(1, len(share))
     power = np.log2(lag & -lag).astype(int)
-    deepest = int(np.ceil(np.log2(n_fragments)))
-    by_part: np.ndarray = np.bincount(np.minimum(power, deepest - 1), share[1:], minlength=deepest)
+    by_part: np.ndarray = np.bincount(np.minimum(power, levels), share[1:], minlength=levels + 1)
     return by_part
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,8 @@ __all__ = [
     "ColumnFeatures",
     "TestedFeature",
     "column_features",
-    "product_feature",
-    "product_tests",
     "readable",
+    "standardised",
 ]
 
 #: Rows from which the map from values to normal scores is taken.
@@ -30,9 +28,9 @@ KNOTS = 512
 MOST_LEVELS = 24
 #: Whole numbers with no more distinct values than this are looked at as categories too.
 MOST_CODES = 64
-#: Squared correlation of a product with a factor from which it tells nothing new, and a variance
-#: that is none.
-SAME, TINY = 0.999, 1e-9
+#: Levels of text that relations are looked at of, the commonest ones, and the smallest share of the
+#: rows that such a level, or its opposite, has.
+MOST_INDICATORS, SMALLEST_INDICATOR = 2, 0.01
 #: Levels with a smaller share of the rows are not told apart.
 SMALLEST_SHARE = 1e-3
 
@@ -65,8 +63,9 @@ class ColumnFeatures:
 
     Parameters
     ----------
-    scores : ndarray of float, shape (rows,), or None
-        Standardised normal scores of numbers, for products; None for text.
+    factors : list of ndarray of float, shape (rows,)
+        What products are made of, standardised: the normal scores of numbers, indicators of the
+        commonest levels of text.
     features : list of TestedFeature
         Empty if nothing can be judged.
     lag : float
@@ -75,7 +74,7 @@ class ColumnFeatures:
         The numbers themselves, NaN for null.
     """
 
-    scores: np.ndarray | None
+    factors: list[np.ndarray]
     features: list[TestedFeature]
     lag: float
     values: np.ndarray | None
@@ -111,16 +110,16 @@ def column_features(array: Any, layout: Layout, random: np.random.Generator) -> 
     features: list[TestedFeature] = []
     n_valid = int(valid.sum())
     if 0 < n_valid < len(valid):
-        nulls = _standardised((~valid).astype(float))
+        nulls = standardised((~valid).astype(float))
         features.append(_scalar("nulls", nulls, nulls, layout)[0])
     if not n_valid:
-        return ColumnFeatures(None, features, 0.0, None)
+        return ColumnFeatures([], features, 0.0, None)
     scores = _normal_scores(numbers, valid, random)
     if scores is None:  # constant
-        return ColumnFeatures(None, features, 0.0, None if is_text else numbers)
+        return ColumnFeatures([], features, 0.0, None if is_text else numbers)
     lag = 0.0
     if not is_text or len(np.unique(numbers[valid])) > MOST_LEVELS:
-        raw = _standardised(np.where(valid, numbers, np.mean(numbers, where=valid)))
+        raw = standardised(np.where(valid, numbers, np.mean(numbers, where=valid)))
         feature, lag = _scalar("values", scores, raw, layout)
         features.append(feature)
     if codes is not None:
@@ -129,45 +128,9 @@ def column_features(array: Any, layout: Layout, random: np.random.Generator) -> 
             feature, lag_of_levels = found
             features.append(feature)
             lag = lag_of_levels if abs(lag_of_levels) > abs(lag) else lag
-    return ColumnFeatures(None if is_text else scores, features, lag, None if is_text else numbers)
-
-
-def product_tests(
-    scores: Mapping[str, np.ndarray], layout: Layout
-) -> Iterator[tuple[tuple[str, str], list[Test]]]:
-    """Test the products of the scores of two columns, or of one with itself.
-
-    A relation that drifts shows in them where each column alone looks stationary, and so does
-    a spread that drifts.
-    """
-    if not scores:
-        return
-    names, matrix = list(scores), np.stack(list(scores.values()), axis=1)
-    # All products at once: their sums over each run, and their moments over all rows.
-    runs = np.stack([rows.T @ rows for rows in np.split(matrix, layout.bounds[1:])])
-    mean = runs.sum(axis=0) / layout.rows
-    squares = matrix**2
-    cubes, fourths = squares * matrix, squares**2
-    second, third, fourth = (power.T @ power / layout.rows for power in (squares, cubes, fourths))
-    like_factor = squares.T @ matrix / layout.rows  # covariance of a product and its factor
-    for i, first in enumerate(names):
-        for j, other in enumerate(names[i:], i):
-            m = mean[i, j]
-            variance = second[i, j] - m**2
-            if variance < TINY or like_factor[i, j] ** 2 > SAME * variance:
-                continue  # the square of a column of two values is the column again
-            central = fourth[i, j] - 4 * m * third[i, j] + 6 * m**2 * second[i, j] - 3 * m**4
-            sums = (runs[:, i, j] - layout.length * m) / np.sqrt(variance)
-            feature = Feature(sums[:, None], 1, central / variance**2 - 3.0)
-            yield (first, other), run_tests(feature, layout)
-
-
-def product_feature(
-    first: np.ndarray, second: np.ndarray, tests: list[Test], layout: Layout
-) -> TestedFeature:
-    """The product of two columns of scores, with what the size of its clustering comes from."""
-    product = _standardised(first * second)
-    return TestedFeature("product", tests, layout.sums(product)[:, None], layout.sums(product**2))
+    if is_text:
+        return ColumnFeatures(_indicators(codes), features, lag, None)
+    return ColumnFeatures([scores], features, lag, numbers)
 
 
 def _numbers(array: Any) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -202,14 +165,15 @@ def _few_codes(numbers: np.ndarray) -> np.ndarray | None:
     return few
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
+def standardised(values: np.ndarray) -> np.ndarray:
+    """With mean 0 and variance 1; zeros if all values are equal."""
     with np.errstate(over="ignore", invalid="ignore"):
         centred = values - values.mean()
         scale = np.sqrt(np.mean(centred**2))
     if not np.isfinite(scale) or scale <= 1e-12 * np.abs(values).max(initial=0.0):
         scale, centred = 1.0, np.zeros_like(values)
-    standardised: np.ndarray = centred / scale
-    return standardised
+    scaled: np.ndarray = centred / scale
+    return scaled
 
 
 def _normal_scores(
@@ -228,8 +192,20 @@ def _normal_scores(
         knots, level = knots[kept], level[kept]
     scores = np.interp(numbers, knots, stats.norm.ppf(level))
     scores[~valid] = scores[valid].mean()
-    scores = _standardised(scores)
+    scores = standardised(scores)
     return scores if scores.any() else None
+
+
+def _indicators(codes: np.ndarray | None) -> list[np.ndarray]:
+    """Standardised indicators of the commonest levels."""
+    if codes is None:
+        return []
+    counts = np.bincount(codes[codes >= 0])
+    common = np.argsort(-counts, kind="stable")[:MOST_INDICATORS]
+    shares = counts[common] / len(codes)
+    usable = common[np.minimum(shares, 1 - shares) >= SMALLEST_INDICATOR]
+    # Of two levels, one says all there is.
+    return [standardised((codes == level).astype(float)) for level in usable[: len(counts) - 1]]
 
 
 def _scalar(
@@ -243,7 +219,7 @@ def _scalar(
     third = float(np.mean(scores * squares)) ** 2
     tests += lag_test(products, layout.pairs, 1, third, feature.is_informative(int(layout.rows)))
     tested = TestedFeature(what, tests, layout.sums(raw)[:, None], layout.sums(raw**2))
-    return tested, products / max(1, layout.pairs)
+    return tested, _correlation(products, squares, layout)
 
 
 def _levels(codes: np.ndarray, layout: Layout) -> tuple[TestedFeature, float] | None:
@@ -277,5 +253,11 @@ def _levels(codes: np.ndarray, layout: Layout) -> tuple[TestedFeature, float] | 
     # Sizes are those of the indicators themselves: common levels count for more.
     spread = float((share * (1 - share)).sum())
     squares = (layout.length * (share**2).sum() + table @ (1 - 2 * share)) / spread
-    lag = products / max(1, layout.pairs) / freedom
+    lag = _correlation(products, 1 / share[level] - 1, layout)
     return TestedFeature("levels", tests, counted / np.sqrt(spread), squares), lag
+
+
+def _correlation(products: float, squares: np.ndarray, layout: Layout) -> float:
+    """Of neighbouring rows, from the squared lengths of all; at most 1 either way."""
+    both = squares[layout.not_last].sum() * squares[layout.not_first].sum()
+    return float(np.clip(products / np.sqrt(both), -1.0, 1.0)) if both > 0 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class ColumnRanges:
         Rows of the row groups.
     is_rank : bool
         Whether the numbers are only ranks.
+    rare : float, default 1.0
+        Probability that a shuffled table has its rare values in so few row groups; set by
+        `count_rare_values`.
     """
 
     low: np.ndarray
@@ -53,6 +57,7 @@ class ColumnRanges:
     nulls: np.ndarray
     rows: np.ndarray
     is_rank: bool
+    rare: float = 1.0
 
     @property
     def trend(self) -> float | None:
@@ -75,8 +80,9 @@ class ColumnRanges:
         return float(np.maximum(shared, 0.0).mean() / (high.max() - low.min()))
 
     def p_value(self) -> float:
-        """Probability of so much order, of any of three kinds, in a shuffled table."""
-        return min(1.0, 3.0 * min(self._disjoint(), self._trending(), self._nulls_uneven()))
+        """Probability of so much order, of any of four kinds, in a shuffled table."""
+        kinds = (self._disjoint(), self._trending(), self._nulls_uneven(), self.rare)
+        return min(1.0, len(kinds) * min(kinds))
 
     def _disjoint(self) -> float:
         """Two row groups of which one has all its values below all of the other's.
@@ -110,7 +116,7 @@ class ColumnRanges:
             return 1.0
         statistic = ((nulls - rows * share) ** 2 / rows).sum() / (share * (1 - share))
         excess = 1 / (share * (1 - share)) - 6
-        return quadratic_tail(statistic, len(rows) - 1, excess, (1 / rows).sum())
+        return float(quadratic_tail(statistic, len(rows) - 1, excess, (1 / rows).sum()))
 
 
 @dataclass
@@ -135,6 +141,8 @@ class Footers:
         Their size without compression, in the encoding of the files.
     sorting : set of str
         Columns by which the files say they are sorted: a declaration, not evidence.
+    seconds : float
+        Spent on reading the footers.
     """
 
     schema: pa.Schema
@@ -145,6 +153,7 @@ class Footers:
     stored_bytes: int = 0
     decoded_bytes: int = 0
     sorting: set[str] = field(default_factory=set)
+    seconds: float = 0.0
 
 
 def read_footers(files: Sequence[DataFile], columns: Collection[str] | None = None) -> Footers:
@@ -157,6 +166,7 @@ def read_footers(files: Sequence[DataFile], columns: Collection[str] | None = No
     columns : collection of str, optional
         Columns whose ranges are wanted. Default: all.
     """
+    started = time.perf_counter()
 
     def read(file: DataFile) -> tuple[pa.Schema, pq.FileMetaData]:
         with OpenFiles().borrow(file) as opened:
@@ -180,6 +190,7 @@ def read_footers(files: Sequence[DataFile], columns: Collection[str] | None = No
     for name, entries in found.items():
         if name not in footers.uneven and any(entry.nulls >= 0 for entry in entries):
             footers.ranges[name] = _column_ranges(entries, rows, canonical_type(wanted[name]))
+    footers.seconds = time.perf_counter() - started
     return footers
 
 

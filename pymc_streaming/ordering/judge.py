@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from pymc_streaming.ordering.effects import Correlogram, Pairs, Stream
-from pymc_streaming.ordering.features import (
-    ColumnFeatures,
-    TestedFeature,
-    column_features,
-    product_feature,
-    product_tests,
-)
+from pymc_streaming.ordering.features import ColumnFeatures, TestedFeature, column_features
 from pymc_streaming.ordering.footers import ColumnRanges
+from pymc_streaming.ordering.relations import find_relations
 from pymc_streaming.ordering.sampling import Advance, Sample, Table, draw_sample
 from pymc_streaming.ordering.statistics import Layout
 
-__all__ = ["Evidence", "Judgement", "judge"]
+__all__ = ["Evidence", "Gap", "Judgement", "judge"]
 
 #: Probability of any false alarm, over all tests of a table: of single columns, of products of
 #: columns, and of footers.
 COLUMN_LEVEL, PRODUCT_LEVEL, FOOTER_LEVEL = 5e-4, 4e-4, 6e-4
-#: Products grow with the square of the columns.
-MOST_FACTORS = 32
 #: With fewer rows no table is called shuffled.
 FEWEST_ROWS = 1_000
-#: With fewer fragments, not having seen any to its end leaves the order open.
-FEWEST_FRAGMENTS = 8
+#: With a larger share of the rows out of reach none is, either.
+MOST_OUT_OF_REACH = 0.1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why it says nothing that no order was found.
+
+    Parameters
+    ----------
+    label, sentence : str
+        In a few words, and in a sentence.
+    """
+
+    label: str
+    sentence: str
 
 
 @dataclass
@@ -77,6 +84,10 @@ class Judgement:
         Every column that was judged.
     products : list of Evidence
         Relations that follow the order.
+    related : tuple of str
+        Columns between which relations were looked at.
+    gap : Gap or None
+        Why it says nothing that no order was found, if it says nothing.
     by_footers : dict of str to float
         Adjusted p-values from footers.
     sample : Sample
@@ -87,6 +98,8 @@ class Judgement:
     reason: str
     columns: dict[str, Evidence]
     products: list[Evidence]
+    related: tuple[str, ...]
+    gap: Gap | None
     by_footers: dict[str, float]
     sample: Sample
     _correlograms: dict[tuple[str, ...], list[Correlogram]] = field(default_factory=dict)
@@ -118,19 +131,36 @@ class Judgement:
         """Whether footers show that a column follows the order."""
         return self.by_footers.get(name, 1.0) < FOOTER_LEVEL
 
-    def expected_error(self, stream: Stream, steps: int) -> tuple[float, Evidence | None]:
-        """Largest error of a fit by the order, in posterior standard deviations, and its cause."""
+    def added_error(
+        self, stream: Stream, steps: int, without: Collection[str] = ()
+    ) -> tuple[float, Evidence | None]:
+        """Largest error that the order adds to a fit, in posterior standard deviations, and why.
+
+        Infinite where only footers tell of an order: then nobody knows. The columns `without`
+        are left out, and their relations.
+        """
         worst: tuple[float, Evidence | None] = (0.0, None)
+        if stream.buffer_size is not None and stream.buffer_size >= self.total_rows:
+            return worst
         for evidence in self.ordered:
+            if any(name in without for name in evidence.names):
+                continue
+            if not any(feature.tests for feature in evidence.features):
+                return math.inf, evidence
             for correlogram in self.correlograms(evidence):
-                error = correlogram.expected_error(stream, steps)
+                error = correlogram.added_error(stream, steps)
                 if error > worst[0]:
                     worst = (error, evidence)
         return worst
 
+    @property
+    def total_rows(self) -> int:
+        """Rows of the table, or all that were seen."""
+        return self._pairs.total
+
     def predicted_error(self, batch_size: int, buffer_size: int | None, steps: int) -> float:
-        """Error of a fit of so many steps by the order, in posterior standard deviations."""
-        return self.expected_error(Stream(batch_size, buffer_size), steps)[0]
+        """Error that the order adds to a fit, in posterior standard deviations."""
+        return self.added_error(Stream(batch_size, buffer_size), steps)[0]
 
     def design_effect(self, evidence: Evidence, stream: Stream) -> float:
         """Of the features of a column or product, the largest."""
@@ -166,49 +196,35 @@ def judge(
     found = {name: column_features(a, layout, random) for name, a in sample.columns.items()}
     n_tests = sum(len(f.tests) for column in found.values() for f in column.features)
     columns = {
-        name: _evidence((name,), column.features, n_tests, COLUMN_LEVEL, column)
-        for name, column in found.items()
+        name: _evidence(name, column, n_tests, COLUMN_LEVEL) for name, column in found.items()
     }
-    scores = {name: c.scores for name, c in found.items() if c.scores is not None}
-    scores = dict(itertools.islice(scores.items(), MOST_FACTORS))
-    tests = dict(product_tests(scores, layout))
-    n_tests = sum(map(len, tests.values()))
-    products = [
-        _evidence((first, second), [feature], n_tests, PRODUCT_LEVEL)
-        for (first, second), made in tests.items()
-        if any(test.p_value * n_tests < PRODUCT_LEVEL for test in made)
-        for feature in [product_feature(scores[first], scores[second], made, layout)]
-    ]
+    factors = {name: column.factors for name, column in found.items()}
+    relations = find_relations(factors, layout, PRODUCT_LEVEL, random)
+    products = [Evidence(r.names, [r.feature], 0.0, r.p_value, r.kinds) for r in relations.found]
     by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}
     judgement = Judgement(
-        "unknown",
-        "",
-        columns,
-        sorted(products, key=lambda e: e.p_value),
-        by_footers,
-        sample,
+        "unknown", "", columns, products, relations.columns, _gap(sample), by_footers, sample
     )
     judgement.verdict, judgement.reason = _verdict(judgement)
     return judgement
 
 
 def _evidence(
-    names: tuple[str, ...],
-    features: list[TestedFeature],
+    name: str,
+    column: ColumnFeatures,
     n_tests: int,
     level: float,
-    column: ColumnFeatures | None = None,
 ) -> Evidence:
     """With Bonferroni's correction over all tests of the family."""
-    tests = [test for feature in features for test in feature.tests]
+    tests = [test for feature in column.features for test in feature.tests]
     kinds = [test.kind for test in tests if test.p_value * n_tests < level]
     return Evidence(
-        names,
-        features,
-        0.0 if column is None else column.lag,
+        (name,),
+        column.features,
+        column.lag,
         min([1.0, *(test.p_value * n_tests for test in tests)]),
         tuple(dict.fromkeys(kinds)),
-        None if column is None else column.values,
+        column.values,
     )
 
 
@@ -235,11 +251,42 @@ def _verdict(judgement: Judgement) -> tuple[str, str]:
     tests = [f.tests for evidence in judgement.columns.values() for f in evidence.features]
     if not any(tests):
         return "unknown", "No column has enough distinct values to judge the order by."
-    if sample.n_rows is None or (sample.deepest < 1 and sample.n_fragments < FEWEST_FRAGMENTS):
-        return "unknown", (
-            f"Only the beginning was seen, {sample.rows:,} rows, and nothing tells where the rest "
-            "is; no order was found there."
+    if judgement.gap is not None:
+        why = judgement.gap.sentence
+        return "unknown", f"No order was found in {sample.rows:,} rows, but {why}."
+    return "shuffled", (
+        f"No order was found in {sample.rows:,} rows from all over the table{_limits(judgement)}."
+    )
+
+
+def _gap(sample: Sample) -> Gap | None:
+    if not sample.covered:
+        return Gap(
+            "only the beginning was seen",
+            "only the beginning was seen, and nothing tells where the rest is",
         )
+    if sample.covered < 1 - MOST_OUT_OF_REACH:
+        return Gap("row groups too long", _too_deep(sample))
     if sample.rows < FEWEST_ROWS:
-        return "unknown", (f"{sample.rows:,} rows are too few to tell a random order from another.")
-    return "shuffled", f"No order was found in {sample.rows:,} rows from all over the table."
+        return Gap("too few rows", "that is too few to tell a random order from another")
+    return None
+
+
+def _too_deep(sample: Sample) -> str:
+    share = max(0.01, 1 - sample.covered)
+    return f"{share:.0%} of the rows lie too deep in long row groups to be looked at"
+
+
+def _limits(judgement: Judgement) -> str:
+    """What was not looked at, of a table that is called shuffled."""
+    said = []
+    if judgement.sample.covered < 1:
+        said.append(_too_deep(judgement.sample))
+    untested = sum(not any(f.tests for f in e.features) for e in judgement.columns.values())
+    if untested:
+        said.append(f"{untested:,} column{'s' * (untested > 1)} had too few distinct values")
+    related, judged = len(judgement.related), len(judgement.columns)
+    varied = [e for e in judgement.columns.values() if {f.what for f in e.features} - {"nulls"}]
+    if related < len(varied):
+        said.append(f"relations were looked at among {related:,} of {judged:,} columns")
+    return "".join(f"; {words}" for words in said)

@@ -23,7 +23,8 @@ class ColumnOrder:
     name, type : str
         The column.
     ordered : bool or None
-        Whether it follows the order; None when it could not be judged.
+        Whether it follows the order; None when it could not be judged, or when no order was found
+        where too little was looked at to say that there is none.
     evidence : tuple of str
         What shows it: ``"ranges"`` (of the row groups, from footers), ``"trend"``,
         ``"season"`` (a few periods over the table), ``"fragments"`` (they differ),
@@ -34,14 +35,15 @@ class ColumnOrder:
         ``"alphabetical rank"``, ``"mix of levels"``, ``"share of nulls"``; or ``"range"``, where
         only footers do.
     p_value : float or None
-        Smallest p-value of its tests, times the number of tests of all columns.
+        Smallest p-value of its tests, times the number of tests of all columns. At least 1e-12:
+        smaller ones are given as this bound.
     range_trend : float or None
         From footers: Kendall's correlation of the ends of the row groups' ranges with their
         position, -1 to 1.
     range_overlap : float or None
         From footers: overlap of neighbouring ranges, as a share of the whole range, 0 to 1.
     lag_correlation : float or None
-        Correlation of neighbouring rows (of normal scores, or levels).
+        Correlation of neighbouring rows (of normal scores, or levels), -1 to 1.
     intra_batch_correlation : float or None
         Correlation ρ of two rows of a batch, streamed in order.
     design_effect : float or None
@@ -76,7 +78,7 @@ class RelationOrder:
     evidence : tuple of str
         As for `ColumnOrder`.
     p_value : float
-        Smallest p-value of its tests, times the number of tests of all products.
+        Smallest p-value of its tests, times the number of tests of all products; at least 1e-12.
     design_effect, buffered_design_effect : float
         As for `ColumnOrder`.
     """
@@ -103,11 +105,18 @@ class OrderReport:
     columns : tuple of ColumnOrder
         The table behind the verdict, in the order of the columns.
     relations : tuple of RelationOrder
-        Products of columns that follow the order, the clearest first.
+        Products of columns that follow the order, the clearest first; of very many, only those.
+    related_columns : tuple of str
+        Columns between which relations were looked at: all that have any, up to 128.
     rows : int or None
         Rows of the table, where they are known.
     sampled_rows : int
         Rows that were looked at.
+    covered : float
+        Share of the rows that were within reach: no deeper in their row group than was looked at
+        in eight of them, or in all that are so long. 1 when nothing is read.
+    footer_seconds : float or None
+        Time spent on reading the footers, where there are any.
     fragments, shards : int
         Fragments (row groups), and files; 0 files where there are none.
     stored_bytes : int or None
@@ -119,12 +128,13 @@ class OrderReport:
     declared_sorting : tuple of str
         Columns by which the files say they are sorted. A declaration, not evidence.
     batch_size, buffer_size : int
-        What the predictions are for, in rows.
+        What the predictions are for, in rows; no more than the table has.
     steps : int
         Steps of the fit that predictions are for.
-    error_in_order, error_buffered : float
-        Predicted error of a fit by the order, in posterior standard deviations, with
-        ``shuffle=False``, and with ``shuffle=True`` and this buffer.
+    error_in_order, error_buffered : float or None
+        Error that the order is predicted to add to a fit, in posterior standard deviations, with
+        ``shuffle=False``, and with ``shuffle=True`` and this buffer: an order of magnitude. None
+        where it cannot be told.
     judgement, ranges
         What pictures are made of: the sample, and the ranges in the footers.
     """
@@ -134,8 +144,10 @@ class OrderReport:
     recommendation: str
     columns: tuple[ColumnOrder, ...]
     relations: tuple[RelationOrder, ...]
+    related_columns: tuple[str, ...]
     rows: int | None
     sampled_rows: int
+    covered: float
     fragments: int
     shards: int
     stored_bytes: int | None
@@ -145,8 +157,9 @@ class OrderReport:
     batch_size: int
     buffer_size: int
     steps: int
-    error_in_order: float
-    error_buffered: float
+    error_in_order: float | None
+    error_buffered: float | None
+    footer_seconds: float | None = field(default=None, compare=False)
     judgement: Judgement | None = field(default=None, repr=False, compare=False)
     ranges: dict[str, ColumnRanges] = field(default_factory=dict, repr=False, compare=False)
 

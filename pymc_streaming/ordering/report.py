@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError
@@ -16,6 +15,8 @@ from pymc_streaming.ordering.advice import CHOOSE_OTHERS, STREAM_IT, Advice, adv
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
 from pymc_streaming.ordering.judge import Evidence, Judgement, judge
+from pymc_streaming.ordering.progress import looking
+from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 from pymc_streaming.ordering.sampling import Advance, source_table
 from pymc_streaming.ordering.stored import StoredTable, open_files, open_frame
@@ -34,6 +35,8 @@ STEPS, AVERAGED_PART = 10_000, 0.3
 BATCH_SIZE = 4096
 _MANIFEST_SAYS = "A manifest says that the rows were put in uniformly random order."
 _NOTHING_TO_JUDGE = "No column holds single numbers, texts, dates or times to judge the order by."
+#: Smaller probabilities are not told apart: no distribution here is known so far out.
+SMALLEST_P = 1e-12
 #: Memory of a loader's buffer, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
 
@@ -121,15 +124,8 @@ def order_report(
     seed = whole_number("seed", seed, least=0)
     if isinstance(columns, str) or (columns is not None and not len(columns)):
         raise ArgumentError(f"columns must be a list of names, found {columns!r}.")
-    console = Console(stderr=True)
-    visible = progressbar and (console.is_terminal or console.is_jupyter)
-    with Progress(console=console, disable=not visible, transient=True) as progress:
-        task = progress.add_task("looking at the rows", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        sizes = batch_size, buffer_size
+    sizes = batch_size, buffer_size
+    with looking(progressbar) as advance:
         if _is_path(source_or_path):
             stored = open_files(source_or_path, columns)
             return _of_stored(stored, *sizes, seed, advance, source_or_path)
@@ -188,6 +184,7 @@ def _own_footers(source: IterableDataset) -> Footers | None:
     counts = [fragment.n_rows for fragment in source.fragments]
     if counts != footers.counts:  # there is a filter
         footers.ranges = {}
+    count_rare_values(source.files, footers)
     return footers
 
 
@@ -257,10 +254,12 @@ class _Facts:
         self.sorting: tuple[str, ...] = ()
         self.ranges: dict[str, ColumnRanges] = {}
         self.unjudged: dict[str, str] = {}
+        self.footer_seconds: float | None = None
 
     def add(self, footers: Footers, shards: int) -> None:
         self.shards, self.stored_bytes = shards, footers.stored_bytes
         self.sorting, self.ranges = tuple(sorted(footers.sorting)), footers.ranges
+        self.footer_seconds = footers.seconds
 
 
 def _report(
@@ -277,7 +276,7 @@ def _report(
     in_order, buffered = Stream(batch_size), Stream(batch_size, buffer)
     nbytes = sum(array.nbytes for array in sample.columns.values())
     steps = _steps(rows, batch_size)
-    advice: Advice = advise(judgement, batch_size, buffer, steps, path)
+    advice: Advice = advise(judgement, in_order, buffered, steps, path)
     columns = tuple(
         _column(name, kind, facts, judgement, in_order, buffered)
         for name, kind in facts.schema.items()
@@ -286,7 +285,7 @@ def _report(
         RelationOrder(
             (e.names[0], e.names[1]),
             e.kinds,
-            e.p_value,
+            max(e.p_value, SMALLEST_P),
             judgement.design_effect(e, in_order),
             judgement.design_effect(e, buffered),
         )
@@ -298,8 +297,10 @@ def _report(
         advice.recommendation,
         columns,
         relations,
+        judgement.related,
         rows,
         sample.rows,
+        sample.covered,
         facts.fragments,
         facts.shards,
         facts.stored_bytes,
@@ -309,8 +310,9 @@ def _report(
         batch_size,
         buffer,
         steps,
-        advice.error_in_order,
-        advice.error_buffered,
+        _known(advice.error_in_order),
+        _known(advice.error_buffered),
+        facts.footer_seconds,
         judgement,
         facts.ranges,
     )  # fmt: skip
@@ -338,9 +340,11 @@ def _unread(
             else ColumnOrder(name, kind, None, (facts.unjudged[name],))
             for name, kind in facts.schema.items()
         ),
-        (), facts.rows, 0, facts.fragments, facts.shards, facts.stored_bytes,
+        (), (), facts.rows, 0, 1.0, facts.fragments, facts.shards,
+        facts.stored_bytes,
         None if facts.rows is None or not is_shuffled else facts.rows * facts.row_nbytes,
         facts.schema, facts.sorting, batch_size, buffer, _steps(facts.rows, batch_size), 0.0, 0.0,
+        facts.footer_seconds,
     )  # fmt: skip
 
 
@@ -348,6 +352,11 @@ def _buffer(facts: _Facts, batch_size: int, buffer_size: int | None, rows: int |
     if buffer_size is None:
         buffer_size = max(DEFAULT_BYTES // max(1, facts.row_nbytes), 4 * batch_size)
     return buffer_size if rows is None else min(buffer_size, rows)
+
+
+def _known(error: float) -> float | None:
+    """A prediction with the one digit that it has, if there is one."""
+    return float(f"{error:.1g}") if math.isfinite(error) else None
 
 
 def _steps(rows: int | None, batch_size: int) -> int:
@@ -374,14 +383,16 @@ def _column(
         why = "too few distinct values"
         return ColumnOrder(name, kind, None, (why,), {}, None, trend, overlap)
     kinds = (("ranges",) if judgement.follows_ranges(name) else ()) + evidence.kinds
+    if not found and judgement.gap is not None:
+        kinds = (judgement.gap.label,)
     effect = judgement.design_effect(evidence, in_order)
     return ColumnOrder(
         name,
         kind,
-        found,
+        found or (False if judgement.gap is None else None),
         kinds,
         findings(judgement, name, kind),
-        min(evidence.p_value, p_footers),
+        max(SMALLEST_P, min(evidence.p_value, p_footers)),
         trend,
         overlap,
         evidence.lag,

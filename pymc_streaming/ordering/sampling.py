@@ -16,7 +16,7 @@ from pymc_streaming.sources.columns import decoded
 from pymc_streaming.sources.generator import GeneratorSource
 from pymc_streaming.sources.parquet import ParquetSource
 
-__all__ = ["Advance", "Sample", "Table", "draw_sample", "source_table"]
+__all__ = ["Advance", "Sample", "Table", "column_places", "draw_sample", "source_table"]
 
 #: Told how much is done, and how much there is to do.
 Advance = Callable[[int, int], None]
@@ -29,6 +29,11 @@ LEAST_ROWS, SHARE, MOST_ROWS = 250_000, 0.03, 1_000_000
 #: Rows decoded for each row looked at, since those before it in its fragment come with it; or as
 #: many as hold so many values, where that is more.
 DECODED, DECODED_VALUES = 2, 2**23
+#: Values decoded to get to the end of long fragments: a second or two. Behind a network, fewer.
+DEEP_VALUES, REMOTE_DEEP_VALUES = 2**27, 2**25
+#: Rows looked at in a fragment, at least, as a part of what all have on average: one that is read
+#: but a short way stands for a place in the table all the same.
+EVEN_PART = 0.6
 #: Rows read of a source that begins at its beginning every time.
 SEQUENTIAL_ROWS = 100_000
 #: What a source usually decodes at least, when it is asked for the first row of a fragment.
@@ -83,8 +88,9 @@ class Sample:
         Rows of an average fragment.
     n_fragments : int
         Fragments of the whole table.
-    deepest : float
-        Largest part of a fragment, from its first row, that runs were placed in.
+    covered : float
+        Share of the rows that are no deeper in their fragment than eight fragments, or all that
+        are so long, were looked at.
     """
 
     columns: dict[str, Any]
@@ -94,7 +100,7 @@ class Sample:
     n_rows: int | None
     fragment_rows: float
     n_fragments: int
-    deepest: float
+    covered: float
 
     @property
     def rows(self) -> int:
@@ -107,17 +113,25 @@ class Sample:
         return np.concatenate([[0], np.cumsum(self.length)[:-1]])
 
 
-def source_table(source: IterableDataset) -> Table:
-    """The columns of the blocks of a source: what batches really are."""
-    columns: list[tuple[str, str, tuple[int, ...]]] = []
+def column_places(source: IterableDataset) -> list[tuple[str, str, int]]:
+    """Name of each column of the blocks of a source, its array, and its number in that array."""
+    places = []
     for name, spec in source.layout.items():
         width = math.prod(spec.row_shape)
         for i in range(width):
             if len(spec.columns) == width:
                 label = spec.columns[i]
             else:
-                label = name if not spec.row_shape else f"{name}[{i}]"
-            columns.append((label, name, (i,)))
+                # As NumPy, and a model, has it.
+                place = ", ".join(str(k) for k in np.unravel_index(i, spec.row_shape))
+                label = f"{name}[:, {place}]" if spec.row_shape else name
+            places.append((label, name, i))
+    return places
+
+
+def source_table(source: IterableDataset) -> Table:
+    """The columns of the blocks of a source: what batches really are."""
+    columns = column_places(source)
     labels = [label for label, *_ in columns]
     # The same column may go into two arrays, and one look at it is enough.
     kept = [n for n, label in enumerate(labels) if labels.index(label) == n]
@@ -127,7 +141,7 @@ def source_table(source: IterableDataset) -> Table:
         with closing(blocks) if hasattr(blocks, "close") else nullcontext():  # type: ignore[type-var]
             for block in blocks:
                 flat = {name: np.reshape(array, (len(array), -1)) for name, array in block.items()}
-                yield [flat[columns[n][1]][:, columns[n][2][0]] for n in kept]
+                yield [flat[columns[n][1]][:, columns[n][2]] for n in kept]
 
     return Table(
         [fragment.n_rows for fragment in source.fragments],
@@ -147,8 +161,8 @@ def draw_sample(
     """Read runs from fragments chosen all over the table.
 
     Fragments are drawn one from each of equally long parts of the table, and runs one from each
-    of equally long parts of a fragment. A long fragment is read from its beginning as far as
-    the budget of decoded rows goes; two are read to their end, as far as it goes for them.
+    of equally long parts of a fragment. A long fragment can only be read from its beginning: all
+    are read some way, and as many to their end as the budget of decoded rows allows.
 
     Parameters
     ----------
@@ -171,8 +185,12 @@ def draw_sample(
     run = int(np.clip(budget // 1024, SHORTEST_RUN, LONGEST_RUN))
     decoded_rows = max(DECODED * budget, DECODED_VALUES // len(table.columns))
     chosen = _chosen_fragments(counts, first_row, decoded_rows, table.is_remote, random)
-    reach = _reaches(counts[chosen], decoded_rows, random)
-    share = budget * reach / reach.sum()
+    deep_values = REMOTE_DEEP_VALUES if table.is_remote else DEEP_VALUES
+    deep_rows = max(decoded_rows, deep_values // len(table.columns))
+    reach = _reaches(counts[chosen], decoded_rows, deep_rows, random)
+    share = np.maximum(budget * reach / reach.sum(), EVEN_PART * budget / len(chosen))
+    share = np.minimum(share, reach)
+    share *= min(1.0, budget / share.sum())
     starts, lengths, fragments = [], [], []
     parts: list[list[Any]] = [[] for _ in table.columns]
     for number, index in enumerate(chosen):
@@ -191,7 +209,7 @@ def draw_sample(
         total,
         total / len(counts),
         len(counts),
-        float((reach / counts[chosen]).max()),
+        _covered(counts[chosen], reach),
     )
 
 
@@ -220,15 +238,29 @@ def _chosen_fragments(
     return drawn
 
 
-def _reaches(counts: np.ndarray, decoded_rows: int, random: np.random.Generator) -> np.ndarray:
+def _reaches(
+    counts: np.ndarray, decoded_rows: int, deep_rows: int, random: np.random.Generator
+) -> np.ndarray:
     """How many rows of each chosen fragment may be decoded."""
     even = max(BLOCK_ROWS, decoded_rows // len(counts))
     reach: np.ndarray = np.minimum(counts, even)
-    # In few and long fragments most of the table lies deep.
-    deepest = decoded_rows // 2 if len(counts) >= FEWEST_FRAGMENTS else 4 * decoded_rows
-    deep = random.permutation(len(counts))[:2]
-    reach[deep] = np.minimum(counts[deep], max(even, deepest))
+    left = deep_rows - int(reach.sum())
+    for i in random.permutation(len(counts)):
+        further = min(int(counts[i] - reach[i]), max(0, left))
+        reach[i] += further
+        left -= further
     return reach
+
+
+def _covered(counts: np.ndarray, reach: np.ndarray) -> float:
+    """Share of the rows at depths that enough fragments were looked at.
+
+    What is so deep in a fragment as only few were read stands for nothing but itself.
+    """
+    edges = np.unique(np.concatenate([[0], counts, reach]))
+    there, seen = ((ends[:, None] > edges[:-1]).sum(axis=0) for ends in (counts, reach))
+    rows = there * np.diff(edges)
+    return float(rows[seen >= np.minimum(there, FEWEST_FRAGMENTS)].sum() / rows.sum())
 
 
 def _runs(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pymc_streaming.ordering.advice import HARMLESS
+from pymc_streaming.ordering.advice import HARMLESS, off_by
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport, RelationOrder
 from pymc_streaming.ordering.wording import listed, manner, relation, shown, telling_relations
 
@@ -66,24 +66,20 @@ def _paragraphs(report: OrderReport, width: int) -> Iterator[str | list[str]]:
 
 
 def _fit(report: OrderReport) -> str:
-    fit = f"A fit of {report.steps:,} steps with batches of {report.batch_size:,} rows"
-    if max(report.error_in_order, report.error_buffered) < HARMLESS:
-        return (
-            f"{fit} would be off by {_off(0.0)} posterior standard deviations, streamed in order "
-            "or with shuffle=True."
-        )
+    fit = f"A fit of {report.steps:,} steps with batches of {report.batch_size:,} rows would be"
+    in_order, buffered = _off(report.error_in_order), _off(report.error_buffered)
+    if in_order == buffered:
+        return f"{fit} {in_order}, streamed in order or with shuffle=True and {_buffer(report)}."
     return (
-        f"{fit} would be off, in posterior standard deviations, by {_off(report.error_in_order)} "
-        f"if the table is streamed in order, and by {_off(report.error_buffered)} with "
-        f"shuffle=True and {_buffer(report)}."
+        f"{fit} {in_order} if the table is streamed in order, and {buffered} with shuffle=True and "
+        f"{_buffer(report)}."
     )
 
 
-def _off(error: float) -> str:
-    """A predicted error, with no more digits than are known."""
-    if error < HARMLESS:
-        return f"less than {HARMLESS}"
-    return f"about {float(f'{error:.1g}'):,.10g}"
+def _off(error: float | None) -> str:
+    if error is not None and error < HARMLESS:
+        return f"off by less than {HARMLESS} posterior standard deviations"
+    return off_by(math.inf if error is None else error)
 
 
 def _buffer(report: OrderReport) -> str:

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-__all__ = ["Feature", "Layout", "Test", "lag_test", "quadratic_tail", "run_tests"]
+__all__ = [
+    "FEWEST_MINORITY",
+    "Feature",
+    "Layout",
+    "QuadraticForm",
+    "Test",
+    "lag_test",
+    "quadratic_forms",
+    "quadratic_tail",
+    "run_tests",
+]
 
 #: Sine and cosine of so many periods over the table.
 SEASONS = 6
@@ -115,32 +125,70 @@ def run_tests(feature: Feature, layout: Layout) -> list[Test]:
     """Test the sums over runs for trend, seasons, and differences of any other kind."""
     if not feature.is_informative(int(layout.rows)):
         return []
-    sums, length = feature.sums, layout.length
-    tests = []
+    return [
+        Test(
+            form.kind,
+            float(
+                quadratic_tail(
+                    form.values.sum(), form.rank * feature.freedom, feature.excess, form.leverage
+                )
+            ),
+        )
+        for form in quadratic_forms(feature.sums, layout)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class QuadraticForm:
+    """A statistic, for each of several features of one dimension.
+
+    Parameters
+    ----------
+    kind : str
+        As of a `Test`.
+    values : ndarray of float, shape (features,)
+        The statistics.
+    rank : int
+        Their degrees of freedom, and their mean in a shuffled table.
+    leverage : float
+        Sum, over the rows, of the squared weight that each has.
+    """
+
+    kind: str
+    values: np.ndarray
+    rank: int
+    leverage: float
+
+
+def quadratic_forms(sums: np.ndarray, layout: Layout) -> list[QuadraticForm]:
+    """The statistics of trend, season, fragments and runs.
+
+    Parameters
+    ----------
+    sums : ndarray of float, shape (runs, features)
+        Sums over the rows of each run, of numbers with mean 0 and variance 1.
+    layout : Layout
+        The runs.
+    """
+    forms = []
     for kind, contrasts in (("trend", layout.trend), ("season", layout.season)):
         if contrasts.shape[1]:
             leverage = (contrasts**2).sum(axis=1)  # of each row of the run
-            tests.append(
-                _quadratic(
-                    kind,
-                    float(((contrasts.T @ sums) ** 2).sum()),
-                    contrasts.shape[1],
-                    feature,
-                    float((length * leverage**2).sum()),
-                )
-            )
+            values = ((contrasts.T @ sums) ** 2).sum(axis=0)
+            weight = float((layout.length * leverage**2).sum())
+            forms.append(QuadraticForm(kind, values, contrasts.shape[1], weight))
     by_block = _summed(layout.block, sums)
     by_group = _summed(layout.group, by_block)
-    between = float(((by_group**2).sum(axis=1) / layout.group_rows).sum())
-    within = float(((by_block**2).sum(axis=1) / layout.block_rows).sum()) - between
+    between = (by_group**2 / layout.group_rows[:, None]).sum(axis=0)
+    within = (by_block**2 / layout.block_rows[:, None]).sum(axis=0) - between
     n_blocks, n_groups = len(layout.block_rows), len(layout.group_rows)
     if n_groups > 1:
         inverse = float((1 / layout.group_rows).sum())
-        tests.append(_quadratic("fragments", between, n_groups - 1, feature, inverse))
+        forms.append(QuadraticForm("fragments", between, n_groups - 1, inverse))
     if n_blocks > n_groups:
         inverse = float((1 / layout.block_rows).sum())
-        tests.append(_quadratic("runs", within, n_blocks - n_groups, feature, inverse))
-    return tests
+        forms.append(QuadraticForm("runs", within, n_blocks - n_groups, inverse))
+    return forms
 
 
 def _merged(rows: np.ndarray) -> np.ndarray:
@@ -164,12 +212,9 @@ def _summed(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return summed
 
 
-def _quadratic(kind: str, statistic: float, rank: int, feature: Feature, leverage: float) -> Test:
-    excess = max(feature.excess, 0.0)
-    return Test(kind, quadratic_tail(statistic, rank * feature.freedom, excess, leverage))
-
-
-def quadratic_tail(statistic: float, freedom: int, excess: float, leverage: float) -> float:
+def quadratic_tail(
+    statistic: float | np.ndarray, freedom: int, excess: float | np.ndarray, leverage: float
+) -> np.ndarray:
     """Upper tail of a quadratic form of permuted, standardised rows.
 
     Its mean is its degrees of freedom. Its variance is twice that, and more where rows have
@@ -177,9 +222,9 @@ def quadratic_tail(statistic: float, freedom: int, excess: float, leverage: floa
     diagonal). A gamma distribution with this mean and variance is exact for normal rows, and
     for rare events close to the Poisson distribution that they follow.
     """
-    variance = 2.0 * freedom + max(excess, 0.0) * leverage
-    scale = variance / freedom
-    return float(special.gammaincc(freedom / scale, max(statistic, 0.0) / scale))
+    scale = 2.0 + np.maximum(excess, 0.0) * leverage / freedom  # variance over mean
+    tail: np.ndarray = special.gammaincc(freedom / scale, np.maximum(statistic, 0.0) / scale)
+    return tail
 
 
 def lag_test(

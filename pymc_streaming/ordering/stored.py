@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pymc_streaming.errors import ArgumentError, MissingFileError, RowCountError, SchemaError
+from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.ordering.features import readable
 from pymc_streaming.ordering.footers import Footers, read_footers
+from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.sampling import Table, source_table
 from pymc_streaming.sources import arrow_source
 from pymc_streaming.sources.columns import canonical_type, shortened
-from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, reading
+from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_tables, reading
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.memory import arrow_table
 from pymc_streaming.sources.packed import is_packed
@@ -31,9 +30,6 @@ __all__ = ["StoredTable", "open_files", "open_frame"]
 _BATCH_ROWS = 8_192
 # Rows of a table in memory that count as one fragment, as in the sources.
 _FRAME_ROWS = 65_536
-
-_ARROW, _CSV = (".arrow", ".feather", ".ipc"), (".csv", ".csv.gz")
-_PATTERNS = ("*.parquet", *(f"*{suffix}" for suffix in _ARROW), "*.csv", "*.csv.gz")
 
 #: From the number of a fragment and names of columns to blocks of them.
 Read = Callable[[int, Sequence[str]], Iterator[Sequence[Any]]]
@@ -113,16 +109,9 @@ def open_files(path: Paths, columns: Sequence[str] | None = None) -> StoredTable
     RowCountError
         If there are no rows.
     """
-    files = _find(path)
-    suffixes = {_suffix(file) for file in files}
-    if "csv" in suffixes:
-        raise ArgumentError(_about_csv(path, next(f for f in files if _suffix(f) == "csv")))
-    kind = suffixes.pop()
-    if suffixes:
-        raise ArgumentError(
-            f"{files[0].path}: there are Parquet and Arrow files in this list; look at one kind at "
-            "a time."
-        )
+    kind, files = find_tables(path)
+    if kind == "csv":
+        raise ArgumentError(_about_csv(path, files[0]))
     is_shuffled = find_manifest(path, kind) is not None
     open_kind = _open_parquet if kind == "parquet" else _open_arrow
     table = open_kind(path, files, columns, is_shuffled)
@@ -158,29 +147,6 @@ def open_frame(table: Any, columns: Sequence[str] | None = None) -> StoredTable:
     return StoredTable({name: arrow.schema.field(name).type for name in names}, counts, read)
 
 
-def _find(path: Paths) -> list[DataFile]:
-    missing: MissingFileError | None = None
-    for pattern in _PATTERNS:
-        try:
-            return find_files(path, pattern)
-        except MissingFileError as error:
-            missing = missing or error
-    assert missing is not None
-    if isinstance(path, str | os.PathLike) and Path(path).expanduser().is_dir():
-        raise MissingFileError(
-            f"{os.fspath(path)}: there is no Parquet, Arrow or Feather file in this folder or "
-            "below it (names that begin with '.' or '_' are left out)."
-        )
-    raise missing
-
-
-def _suffix(file: DataFile) -> str:
-    name = file.path.lower()
-    if name.endswith(_CSV):
-        return "csv"
-    return "arrow" if name.endswith(_ARROW) else "parquet"
-
-
 def _about_csv(path: Paths, file: DataFile) -> str:
     source = "SOURCE" if isinstance(path, list | tuple) else shlex.quote(str(path))
     return (
@@ -214,6 +180,7 @@ def _open_parquet(
     footers = read_footers(files, columns)
     names = _chosen(footers.schema.names, columns, files[0].path)
     _refuse_empty(footers.counts, files[0].path)
+    count_rare_values(files, footers)
     opened = OpenFiles()
 
     def read(index: int, wanted: Sequence[str]) -> Iterator[Sequence[pa.Array]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
+from pymc_streaming.errors import RowCountError, SchemaError
 from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
 from pymc_streaming.shuffling.schemas import common_schema, names_of_columns
 from pymc_streaming.sources.columns import shortened
-from pymc_streaming.sources.files import TABLES, DataFile, OpenFiles, Paths, find_files, reading
+from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_tables, reading
 
 __all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
 
@@ -174,7 +173,7 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     SchemaError
         If they do not have the same columns.
     """
-    kind, files = _find(path)
+    kind, files = find_tables(path)
     if columns is not None:
         columns = names_of_columns(columns)
     surveyed = (
@@ -185,28 +184,6 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     pieces = list(_pieces(files, [counts for _, counts in surveyed]))
     table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
     return replace(table, row_bytes=_row_bytes(table))
-
-
-def _find(path: Paths) -> tuple[str, list[DataFile]]:
-    files = find_files(path, *itertools.chain.from_iterable(TABLES.values()))
-    first: dict[str, str] = {}
-    for file in files:
-        first.setdefault(_kind_of(file), file.path)
-    if len(first) > 1:
-        raise ArgumentError(
-            f"There are tables of several kinds, {' and '.join(first.values())}. Name the files of "
-            "one kind, with a glob or as a list, and shuffle one at a time."
-        )
-    return first.popitem()[0], files
-
-
-def _kind_of(file: DataFile) -> str:
-    """The kind that the name tells; of a file without a known ending, Parquet."""
-    name = file.path.lower()
-    for kind, patterns in TABLES.items():
-        if name.endswith(tuple(pattern[1:] for pattern in patterns)):
-            return kind
-    return "parquet"
 
 
 def _footer(kind: str, file: DataFile) -> tuple[pa.Schema, list[int]]:

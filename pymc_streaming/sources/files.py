@@ -28,7 +28,15 @@ from pymc_streaming.errors import (
     StreamingError,
 )
 
-__all__ = ["TABLES", "DataFile", "OpenFiles", "Paths", "find_files", "reading", "would_find"]
+__all__ = [
+    "DataFile",
+    "OpenFiles",
+    "Paths",
+    "find_files",
+    "find_tables",
+    "reading",
+    "would_find",
+]
 
 #: One path, or several.
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -38,7 +46,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _STREAM_BYTES = 256 * 1024
 
 # Kinds of tables by the ends of their names, in any case of letters.
-TABLES = {
+_TABLES = {
     "parquet": ("*.parquet",),
     "arrow": ("*.arrow", "*.feather", "*.ipc"),
     "csv": ("*.csv", "*.csv.gz"),
@@ -110,6 +118,37 @@ def find_files(path: Paths, *patterns: str) -> list[DataFile]:
     ]
 
 
+def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
+    """The files of a table of any kind, which is ``"parquet"``, ``"arrow"`` or ``"csv"``.
+
+    Raises
+    ------
+    ArgumentError
+        As for `find_files`, or if the files are of several kinds.
+    MissingFileError
+        If a path leads to no file.
+    """
+    files = find_files(path, *itertools.chain.from_iterable(_TABLES.values()))
+    first: dict[str, str] = {}
+    for file in files:
+        first.setdefault(_kind_of(file), file.path)
+    if len(first) > 1:
+        raise ArgumentError(
+            f"There are tables of several kinds, {' and '.join(first.values())}. Name the files of "
+            "one kind, with a glob or as a list."
+        )
+    return first.popitem()[0], files
+
+
+def _kind_of(file: DataFile) -> str:
+    """The kind that the name tells; of a file without a known ending, Parquet."""
+    name = file.path.lower()
+    for kind, patterns in _TABLES.items():
+        if name.endswith(tuple(pattern[1:] for pattern in patterns)):
+            return kind
+    return "parquet"
+
+
 def _shared_folder(names: list[str]) -> str:
     # What the first and the last in order share, all share.
     low, high = min(names), max(names)
@@ -158,7 +197,7 @@ def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool
             "whose names begin with '.' or '_' are ignored). Check the path, or name the files "
             "with a glob."
         )
-    tables = tuple(itertools.chain.from_iterable(TABLES.values()))
+    tables = tuple(itertools.chain.from_iterable(_TABLES.values()))
     if set(patterns) <= set(tables):  # not a choice among the files
         others = sorted(name for name in set(shown) - set(found) if _matches(name, tables))
         if others:

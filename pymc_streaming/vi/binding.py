@@ -20,7 +20,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import PlaceholderError
 
-__all__ = ["Binding"]
+__all__ = ["Binding", "placeholder_names"]
 
 
 class Binding:
@@ -49,7 +49,7 @@ class Binding:
         batch: Mapping[str, np.ndarray],
     ) -> None:
         self.model = model
-        self.names = _names(data_name, list(batch))
+        self.names = placeholder_names(data_name, list(batch))
         self.placeholders = {
             key: _placeholder(model, name, key, batch[key]) for key, name in self.names.items()
         }
@@ -129,7 +129,8 @@ class Binding:
         return converted
 
 
-def _names(data_name: str | Mapping[str, str] | None, keys: list[str]) -> dict[str, str]:
+def placeholder_names(data_name: str | Mapping[str, str] | None, keys: list[str]) -> dict[str, str]:
+    """From each array of a batch to the name of its ``pm.Data``."""
     if data_name is None:
         return {key: key for key in keys}
     if isinstance(data_name, str):

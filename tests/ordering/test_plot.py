@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pymc_streaming import array_source, errors, order_report
+from pymc_streaming.ordering import sampling
 from pymc_streaming.ordering.plot import plot_report
 
 N = 40_000
@@ -92,7 +93,8 @@ def test_a_shuffled_table_stays_in_the_band(drawn):
         assert np.mean((points(axis) > low) & (points(axis) < high)) > 0.95
 
 
-def test_rows_that_were_not_read_are_shown(drawn, tmp_path):
+def test_rows_that_were_not_read_are_shown(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "DEEP_VALUES", 2**20)
     x = (np.arange(10_000_000) % 7).astype(np.int8)
     pq.write_table(pa.table({"x": x}), tmp_path / "t.parquet", row_group_size=1_000_000)
     sampled = drawn(order_report(tmp_path / "t.parquet"))

@@ -22,6 +22,7 @@ from pymc_streaming import (
 )
 from pymc_streaming.loader.loader import DEFAULT_BYTES
 from pymc_streaming.ordering import report as report_module
+from pymc_streaming.ordering import sampling
 from tests.test_real_data import CRITEO, FLIGHTS, needs_criteo, needs_flights
 
 N = 40_000
@@ -207,7 +208,8 @@ def sorted_endless():
 def test_unknown_where_too_little_can_be_known():
     few = order_report(np.random.default_rng(0).normal(size=500))
     assert few.verdict == "unknown"
-    assert "too few" in few.reason
+    assert "few" in few.reason
+    assert few.columns[0].ordered is None
     constant = order_report(np.ones(50_000))
     assert constant.verdict == "unknown"
     assert "distinct values" in constant.reason
@@ -215,6 +217,83 @@ def test_unknown_where_too_little_can_be_known():
     assert stream.verdict == "unknown"
     assert "beginning" in stream.reason
     assert "shuffle" in stream.recommendation
+
+
+@pytest.mark.parametrize("n_groups", [1, 10])
+def test_long_row_groups_that_are_ordered_only_late_are_no_shuffled_table(
+    n_groups, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sampling, "LEAST_VALUES", 4_000)
+    monkeypatch.setattr(sampling, "LEAST_ROWS", 4_000)
+    monkeypatch.setattr(sampling, "DECODED_VALUES", 8_000)
+    monkeypatch.setattr(sampling, "DEEP_VALUES", 16_000)
+    monkeypatch.setattr(sampling, "BLOCK_ROWS", 1_000)
+    x = np.random.default_rng(0).normal(size=N * n_groups)
+    x.reshape(n_groups, N)[:, N // 2 :].sort()
+    path = written(tmp_path / "t.parquet", {"x": x}, N)
+    report = order_report(path, batch_size=100)
+    assert report.verdict == "unknown"
+    assert "lie too deep in long row groups" in report.reason
+    assert report.covered < 0.5
+    (column,) = report.columns
+    assert (column.ordered, column.evidence) == (None, ("row groups too long",))
+    assert "none found" not in str(report)
+    monkeypatch.setattr(sampling, "DEEP_VALUES", 16_000_000)
+    assert order_report(path).verdict == "ordered"
+
+
+@pytest.mark.parametrize("n_holders", [1, 3])
+def test_rare_rows_at_the_end_are_found_from_the_footers(n_holders, tmp_path):
+    """Sixty of a million, which a sample hardly meets."""
+    n, rng = 1_000_000, np.random.default_rng(0)
+    late = np.zeros(n, np.int8)
+    last = n - n_holders * 50_000 + rng.choice(n_holders * 50_000, 60, replace=False)
+    late[last] = 1
+    table = {"late": late, "even": rng.permutation(late)}
+    table |= {f"x{i}": rng.normal(size=n).astype("float32") for i in range(16)}
+    report = order_report(written(tmp_path / "t.parquet", table, 50_000))
+    assert report.verdict == "ordered"
+    assert ordered_columns(report) == {"late"}
+    assert report.columns[0].evidence[0] == "ranges"
+
+
+def test_of_an_order_that_only_footers_show_the_harm_is_not_guessed(tmp_path):
+    n, rng = 1_000_000, np.random.default_rng(0)
+    late = np.zeros(n, np.int8)
+    late[n - rng.choice(50_000, 25, replace=False) - 1] = 1
+    table = {"late": late} | {f"x{i}": rng.normal(size=n).astype("float32") for i in range(16)}
+    path = written(tmp_path / "t.parquet", table, 50_000)
+    report = order_report(path, buffer_size=10_000)
+    assert (report.verdict, report.columns[0].evidence) == ("ordered", ("ranges",))
+    assert report.error_in_order is report.error_buffered is None
+    assert "cannot be told" in " ".join(str(report).split())
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_probabilities_are_bounded_and_correlations_too():
+    day = np.repeat(np.arange(20), 2_000)
+    flip = np.tile([0.0, 1.0], N // 2)
+    report = order_report({"day": day, "flip": flip, "same": day * 1.0})
+    records = [*report.columns, *report.relations]
+    assert min(record.p_value for record in records) == 1e-12
+    lags = {column.name: column.lag_correlation for column in report.columns}
+    assert lags["flip"] == pytest.approx(-1.0)
+    assert all(abs(lag) <= 1.0 for lag in lags.values())
+
+
+def test_a_batch_larger_than_the_table_counts_as_the_table():
+    x = np.sort(np.random.default_rng(0).normal(size=5_000))
+    small, large = (order_report({"x": x}, batch_size=size) for size in (5_000, 10**6))
+    assert large.batch_size == 5_000
+    assert large.columns[0].design_effect == small.columns[0].design_effect <= 1.0
+    assert large.error_in_order == small.error_in_order
+
+
+def test_reading_the_footers_is_timed(tmp_path):
+    report = order_report(written(tmp_path / "t.parquet", columns()))
+    assert 0 < report.footer_seconds < 60
+    assert report.to_dict()["footer_seconds"] == report.footer_seconds
+    assert order_report({"x": np.arange(N)}).footer_seconds is None
 
 
 def test_a_generator_in_order_is_found_all_the_same():
@@ -295,7 +374,7 @@ def test_data_frames():
 def test_arrays_by_name_and_by_number():
     day = np.arange(N) // 400
     X = np.column_stack([np.random.default_rng(0).normal(size=N), day])
-    assert ordered_columns(order_report(array_source({"X": X, "day": day}))) == {"X[1]", "day"}
+    assert ordered_columns(order_report(array_source({"X": X, "day": day}))) == {"X[:, 1]", "day"}
 
 
 @needs_flights

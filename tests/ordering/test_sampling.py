@@ -55,7 +55,7 @@ def test_runs_are_the_rows_that_they_say_and_none_twice(counts, seed, data):
 def test_a_small_table_is_seen_whole():
     sample = draw_sample(numbered([500] * 8, [500] * 8), 0)
     assert sample.rows == 4_000
-    assert sample.deepest == 1.0
+    assert sample.covered == 1.0
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def small_budgets(monkeypatch):
     monkeypatch.setattr(sampling, "LEAST_VALUES", 2_000)
     monkeypatch.setattr(sampling, "MOST_ROWS", 2_000)
     monkeypatch.setattr(sampling, "DECODED_VALUES", 8_000)
+    monkeypatch.setattr(sampling, "DEEP_VALUES", 16_000)
     monkeypatch.setattr(sampling, "BLOCK_ROWS", 100)
 
 
@@ -81,6 +82,41 @@ def test_the_cost_does_not_grow_with_the_table(small_budgets):
         assert sum(decoded) < 20_000
         places = np.histogram(sample.start / sample.n_rows, bins=5, range=(0, 1))[0]
         assert (places > 0).all()
+
+
+def covered(counts: list[int], reach: list[int]) -> float:
+    return sampling._covered(np.array(counts), np.array(reach))
+
+
+def test_what_is_covered_is_as_deep_as_enough_fragments_were_read():
+    assert covered([100], [30]) == pytest.approx(0.3)
+    assert covered([100] * 10, [100] * 8 + [10] * 2) == 1.0
+    assert covered([100] * 10, [100] * 7 + [10] * 3) == pytest.approx(0.1)
+    assert covered([100] * 3, [100, 100, 50]) == pytest.approx(0.5)
+    # A giant among small ones stands for itself.
+    assert covered([1_000] + [10] * 20, [200] + [10] * 20) == pytest.approx(0.4 / 1.2)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=30))
+def test_covered_against_its_definition(fragments):
+    counts = [count for count, _ in fragments]
+    reach = [min(pair) for pair in fragments]
+    rows = [
+        sum(r > depth for r in reach) >= min(8, sum(c > depth for c in counts))
+        for count in counts
+        for depth in range(count)
+    ]
+    assert covered(counts, reach) == pytest.approx(np.mean(rows))
+
+
+def test_long_fragments_are_read_to_their_end_while_that_is_cheap(small_budgets):
+    sample = draw_sample(numbered([16_000], [16_000], 50), 0)
+    assert sample.covered == 1.0
+    assert sample.start[-1] > 15_000
+    longer = draw_sample(numbered([40_000], [40_000], 50), 0)
+    assert longer.covered == pytest.approx(0.4)
+    assert (longer.start + longer.length).max() <= 16_000
 
 
 def test_every_iterator_is_closed():
@@ -119,7 +155,7 @@ def test_of_a_generator_only_the_beginning_is_made(monkeypatch):
         source = generator_source(blocks)
     made.clear()
     sample = draw_sample(source_table(source), 0, source.n_rows)
-    assert (sample.rows, sample.n_rows, sample.deepest) == (1_000, 10_000, 0.0)
+    assert (sample.rows, sample.n_rows, sample.covered) == (1_000, 10_000, 0.0)
     assert len(made) == 10
 
 
@@ -142,7 +178,9 @@ def test_a_buffer_that_is_used_again_is_copied():
 def test_the_columns_of_a_source_have_the_names_of_its_arrays():
     source = array_source({"X": np.zeros((10, 2)), "y": np.ones(10), "z": np.ones((10, 2, 2))})
     names = source_table(source).columns
-    assert names == ("X[0]", "X[1]", "y", "z[0]", "z[1]", "z[2]", "z[3]")
+    assert names == (
+        "X[:, 0]", "X[:, 1]", "y", "z[:, 0, 0]", "z[:, 0, 1]", "z[:, 1, 0]", "z[:, 1, 1]",
+    )  # fmt: skip
 
 
 def test_dictionaries_of_several_blocks_are_joined():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pymc_streaming.ordering.features import column_features, product_tests
+from pymc_streaming.ordering.features import column_features
 from pymc_streaming.ordering.statistics import Feature, Layout, lag_test, quadratic_tail, run_tests
 
 
@@ -138,50 +138,12 @@ def test_a_coincidence_of_two_rare_rows_is_no_evidence():
     assert p["neighbours"] > 1e-3
 
 
-def test_a_relation_that_drifts_shows_in_the_product_only():
-    layout = layout_of(length=200)
-    rng = np.random.default_rng(0)
-    n = int(layout.rows)
-    x = rng.normal(size=n)
-    y = np.linspace(-0.5, 0.5, n) * x + rng.normal(size=n)
-    scores = {}
-    for name, values in (("x", x), ("y", y)):
-        found = column_features(values, layout, rng)
-        assert min(t.p_value for f in found.features for t in f.tests) > 1e-4
-        scores[name] = found.scores
-    p = {
-        names: {test.kind: test.p_value for test in tests}
-        for names, tests in product_tests(scores, layout)
-    }
-    assert p["x", "y"]["trend"] < 1e-12
-    assert p["x", "x"]["trend"] > 1e-4
-
-
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(-5, 5))
 def test_scores_are_the_same_for_any_increasing_map(seed, scale, shift):
     layout = layout_of(n_fragments=2, runs=4)
     values = np.random.default_rng(seed).normal(size=int(layout.rows))
     one, other = (
-        column_features(v, layout, np.random.default_rng(0)).scores
+        column_features(v, layout, np.random.default_rng(0)).factors[0]
         for v in (values, np.exp(scale * values + shift))
     )
     np.testing.assert_allclose(one, other, atol=0.05)
-
-
-def test_products_are_tested_as_if_each_were_a_column():
-    layout = layout_of()
-    rng = np.random.default_rng(0)
-    scores = {
-        name: column_features(rng.exponential(size=6_400), layout, rng).scores for name in "abc"
-    }
-    tests = dict(product_tests(scores, layout))
-    assert set(tests) == {(a, b) for a in "abc" for b in "abc" if a <= b}
-    for (first, second), made in tests.items():
-        expected = p_values(standardised(scores[first] * scores[second]), layout)
-        assert {test.kind: test.p_value for test in made} == pytest.approx(expected)
-
-
-def test_the_square_of_a_column_of_two_values_is_not_tested():
-    layout = layout_of()
-    scores = column_features(rare(np.random.default_rng(0), 6_400), layout, None).scores
-    assert list(product_tests({"x": scores}, layout)) == []

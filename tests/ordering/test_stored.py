@@ -96,9 +96,7 @@ def test_a_folder_of_csv_files_is_refused_too(tmp_path):
 
 def test_a_folder_without_a_table(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(
-        errors.MissingFileError, match="no file matches '.*parquet' or '"
-    ):
+    with pytest.raises(errors.MissingFileError, match=r"no file matches '.*parquet' or '"):
         order_report(tmp_path)
     with pytest.raises(errors.MissingFileError, match="not there"):
         order_report(tmp_path / "no")

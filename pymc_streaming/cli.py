@@ -76,10 +76,12 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Examples: pymc-streaming inspect flights.parquet; "
         "pymc-streaming inspect 'data/*.parquet' --columns delay distance --plot order.png; "
         "pymc-streaming inspect hf://datasets/owner/name --json",
+        usage="%(prog)s SOURCE [SOURCE ...] [options]",
     )
     inspect.add_argument(
         "source",
         metavar="SOURCE",
+        nargs="+",
         help="Parquet, Arrow or Feather: a file, a folder, a glob, a URL",
     )
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -116,7 +118,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     try:
         report = order_report(
-            options.source,
+            _one_or_all(options.source),
             batch_size=options.batch_size,
             buffer_size=options.buffer_size,
             columns=options.columns,
@@ -139,6 +141,10 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"The picture is in {options.plot}.", file=sys.stderr)
 
 
+def _one_or_all(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
 def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     shuffle = commands.add_parser(
         "shuffle",
@@ -150,9 +156,13 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Example: pymc-streaming shuffle 'flights/*.parquet' shuffled --seed 1 "
         "--memory-limit 2GB",
         formatter_class=_DEFAULTS,
+        usage="%(prog)s SOURCE [SOURCE ...] OUTPUT [options]",
     )
     shuffle.add_argument(
-        "source", metavar="SOURCE", help="Parquet, Feather or CSV: a file, a folder, a glob, a URL"
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help="Parquet, Feather or CSV: a file, a folder, a glob, a URL",
     )
     # No Path, which would make a folder "s3:" of a URL that is to be refused.
     shuffle.add_argument("output", metavar="OUTPUT", help="folder to write")
@@ -219,7 +229,7 @@ def _shuffle(options: argparse.Namespace) -> None:
     optional = ("columns", "dtype", "rows_per_fragment", "shards", "workers")
     started = time.perf_counter()
     manifest = preshuffle(
-        options.source,
+        _one_or_all(options.source),
         options.output,
         seed=options.seed,
         memory_limit=options.memory_limit,

@@ -221,3 +221,23 @@ def test_a_url_is_no_local_folder(by_day, tmp_path, capsys, monkeypatch):
     assert cli.main(["verify", "s3://bucket/out"]) == 1
     assert capsys.readouterr().err.count("'s3://bucket/out'") == 2
     assert list(tmp_path.iterdir()) == [by_day]
+
+
+def test_files_that_the_shell_has_found_are_one_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        pq.write_table(pa.table({"x": [number] * 3, "y": [0.5] * 3}), f"p{number}.parquet")
+    files = ["p0.parquet", "p1.parquet"]
+    assert cli.main(["shuffle", *files, "out", "--columns", "x"]) == 0
+    assert sorted(pq.read_table("out")["x"].to_pylist()) == [0, 0, 0, 1, 1, 1]
+    capsys.readouterr()
+    assert cli.main(["inspect", *files, "--columns", "x", "y", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 6
+
+
+def test_the_package_runs_as_a_module():
+    shown = subprocess.run(
+        [sys.executable, "-m", "pymc_streaming", "verify", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert shown.startswith("usage: pymc-streaming verify")

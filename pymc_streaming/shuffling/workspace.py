@@ -110,9 +110,13 @@ class Workspace:
 
     def _hindrance(self, here: dict[str, Any], task: dict[str, Any], limit: int) -> str | None:
         """Why the work that is here cannot go on, in words."""
-        others = [_TASK_WORDS.get(n, n) for n in task if here["task"].get(n) != task[n]]
+        differs = [name for name in task if here["task"].get(name) != task[name]]
+        if "schema" in differs and "files" not in differs:
+            # The fingerprint covers the columns, and how many shards there are depends on them.
+            differs = [name for name in differs if name not in ("fingerprint", "shards")]
+        others = [_TASK_WORDS.get(name, name) for name in differs]
         if others:
-            return f"it was of another {' and '.join(dict.fromkeys(others))}"
+            return f"these have changed: {', '.join(dict.fromkeys(others))}"
         if self._has_lost_shards():
             return "shards that it had finished were lost"
         if here["means"]["worker_bytes"] > limit:

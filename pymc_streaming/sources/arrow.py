@@ -16,7 +16,7 @@ import pyarrow as pa
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.files import DataFile, Paths, find_files, reading
+from pymc_streaming.sources.files import DataFile, Paths, find_files, reading, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.plan import (
@@ -126,6 +126,7 @@ class ArrowSource(IterableDataset):
         if self.manifest is not None:
             path, pattern = self.manifest.paths(path), "*"
         files = find_files(path, pattern)
+        refuse_other_kinds(files, "arrow")
         self._files = {file.path: file for file in files}
         with _opened(files[0]) as (opened, _):
             schema, packed = opened.schema, is_packed(opened.schema)

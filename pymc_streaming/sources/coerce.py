@@ -70,8 +70,8 @@ def as_source(data: object) -> IterableDataset:
 
 
 def is_arrow_path(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is an Arrow file, or a folder of them that was shuffled."""
-    if os.fspath(path).endswith(".arrow"):
+    """Whether `path` is an Arrow or Feather file, or a folder of them that was shuffled."""
+    if os.fspath(path).lower().endswith((".arrow", ".feather", ".ipc")):
         return True
     folder = local_folder(path)
     if folder is None or not (folder / MANIFEST_NAME).is_file():

@@ -35,6 +35,7 @@ __all__ = [
     "find_files",
     "find_tables",
     "reading",
+    "refuse_other_kinds",
     "would_find",
 ]
 
@@ -118,6 +119,30 @@ def find_files(path: Paths, *patterns: str) -> list[DataFile]:
     ]
 
 
+def refuse_other_kinds(files: Sequence[DataFile], kind: str) -> None:
+    """Raise `ArgumentError` where a name says that a file is of another kind than is read.
+
+    Parameters
+    ----------
+    files : sequence of DataFile
+        What is to be read.
+    kind : {"parquet", "arrow"}
+        The kind that the reader reads.
+    """
+    for file in files:
+        found = _kind_of(file) or kind
+        if found != kind:
+            raise ArgumentError(f"{file.path}: {_INSTEAD[found].format(path=file.path)}")
+
+
+_INSTEAD = {
+    "parquet": "this is a Parquet file; read it with parquet_source.",
+    "arrow": "this is an Arrow or Feather file; read it with arrow_source.",
+    "csv": "this is a CSV file. Turn it into Parquet first, shuffled, with `pymc-streaming shuffle "
+    "{path!r} shuffled`, and read that folder.",
+}
+
+
 def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
     """The files of a table of any kind, which is ``"parquet"``, ``"arrow"`` or ``"csv"``.
 
@@ -131,7 +156,7 @@ def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
     files = find_files(path, *itertools.chain.from_iterable(_TABLES.values()))
     first: dict[str, str] = {}
     for file in files:
-        first.setdefault(_kind_of(file), file.path)
+        first.setdefault(_kind_of(file) or "parquet", file.path)
     if len(first) > 1:
         raise ArgumentError(
             f"There are tables of several kinds, {' and '.join(first.values())}. Name the files of "
@@ -140,13 +165,13 @@ def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
     return first.popitem()[0], files
 
 
-def _kind_of(file: DataFile) -> str:
-    """The kind that the name tells; of a file without a known ending, Parquet."""
+def _kind_of(file: DataFile) -> str | None:
+    """The kind that the end of the name tells."""
     name = file.path.lower()
     for kind, patterns in _TABLES.items():
         if name.endswith(tuple(pattern[1:] for pattern in patterns)):
             return kind
-    return "parquet"
+    return None
 
 
 def _shared_folder(names: list[str]) -> str:
@@ -158,7 +183,12 @@ def _shared_folder(names: list[str]) -> str:
 
 def _find(path: Any, patterns: tuple[str, ...]) -> list[tuple[str, str, pafs.FileSystem, bool]]:
     if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(f"path must be a path or a list of paths, found {path!r}.")
+        found = (
+            repr(path)
+            if isinstance(path, int | float | bytes) or path is None
+            else type(path).__name__
+        )
+        raise ArgumentError(f"path must be a path or a list of paths, found {found}.")
     text = os.fspath(path)
     try:
         filesystem, root = fsspec.core.url_to_fs(text)
@@ -277,7 +307,7 @@ def reading(where: str) -> Iterator[None]:
     except (StreamingError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise MissingFileError(f"{where}: the file is not there (any more): {error}") from error
+        raise MissingFileError(f"{where}: the file is not there (any more).") from error
     except PermissionError as error:
         raise SourceError(f"{where}: the file may not be read: {error}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pymc_streaming.errors import RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files
+from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.filters import RowFilter
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.plan import (
@@ -205,6 +205,7 @@ class ParquetSource(IterableDataset):
         if self.manifest is not None:
             path, pattern = self.manifest.paths(path), "*"
         files = find_files(path, pattern)
+        refuse_other_kinds(files, "parquet")
         self._files = {file.path: file for file in files}
         first = files[0]
         with OpenFiles().borrow(first) as opened:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from pymc_streaming import DataLoader, arrow_source, parquet_source
 from pymc_streaming.errors import ArgumentError, CorruptFileError, MissingFileError, SourceError
 from pymc_streaming.sources.files import OpenFiles, find_files, reading
 
@@ -157,3 +159,24 @@ def test_file_that_failed_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="row group 3"), pool.borrow(file, "row group 3"):
         raise pa.ArrowInvalid("bad")
     assert pool._idle == []
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("t.feather", parquet_source, "Arrow or Feather file; read it with arrow_source"),
+        ("t.ARROW", parquet_source, "read it with arrow_source"),
+        ("t.parquet", arrow_source, "Parquet file; read it with parquet_source"),
+        ("t.csv.gz", parquet_source, "pymc-streaming shuffle"),
+        ("t.csv", lambda path: DataLoader(path, 1), "pymc-streaming shuffle"),
+    ],
+)
+def test_the_right_reader_is_named(tmp_path: Path, name, make, message) -> None:
+    (tmp_path / name).write_bytes(b"whatever it is")
+    with pytest.raises(ArgumentError, match=message):
+        make(tmp_path / name)
+
+
+def test_a_loader_reads_feather_files(tmp_path: Path) -> None:
+    pa.feather.write_feather(pa.table({"x": [1.0, 2.0]}), tmp_path / "t.feather")
+    assert len(DataLoader(tmp_path / "t.feather", 1)) == 2

@@ -244,7 +244,7 @@ def test_what_was_finished_is_not_done_again(tmp_path, complete, runs, monkeypat
         ({"columns": ["row"]}, "these have changed: set of columns"),
         ({"columns": ["text", "row"]}, "these have changed: set of columns"),
         ({"rows_per_fragment": 7}, "these have changed: rows_per_fragment"),
-        ({"columns": ["row"], "dtype": "float32"}, "set of columns and dtype"),
+        ({"columns": ["row"], "dtype": "float32"}, "set of columns, dtype"),
     ],
 )
 def test_another_task_begins_anew(changes, again, tmp_path, runs, caplog):

@@ -26,6 +26,7 @@ from pymc_streaming.shuffling.inputs import (
     Piece,
     has_fixed_width,
     memory_of,
+    modified_now,
     open_table,
 )
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
@@ -47,6 +48,8 @@ _FORMATS = ("parquet", "arrow")
 
 # Defaults of the result: functions of the table alone.
 _FRAGMENT_BYTES, _MOST_FRAGMENT_ROWS, _LEAST_FRAGMENT_ROWS = 8 * 2**20, 131_072, 256
+# Of wide rows there are fewer than the least in a fragment, as many as take so much.
+_MOST_FRAGMENT_BYTES = 16 * 2**20
 _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 
 # How the work is cut up. A worker with less memory would spend its time on the seams.
@@ -219,6 +222,10 @@ def _output(output: object) -> Path:
     # The work is done beside the folder a link leads to: the result is moved there, not copied.
     try:
         place = Path(text).expanduser().resolve()
+    except ValueError as error:
+        raise ArgumentError(
+            f"output must be a path that the system can have, found {text!r}: {error}."
+        ) from error
     except RuntimeError as error:
         raise ArgumentError(
             f"output must be a path, found {text!r}: there is no such user. (For a folder of that "
@@ -311,11 +318,11 @@ class _Shuffle:
 
     def begin(self, means: _Means, limit: int) -> None:
         """Take up what an interrupted shuffle has left, or begin."""
-        self._fingerprint, self._modified = self._table.fingerprint(), self._table.modified()
+        self._fingerprint = self._table.fingerprint()
         task = {
             "files": [file.path for file in self._table.files],
             "fingerprint": self._fingerprint,
-            "modified": self._modified,
+            "modified": self._table.modified,
             "schema": self._schema.to_string(show_schema_metadata=True),
             "seed": self._seed,
             "format": self._format,
@@ -374,10 +381,8 @@ class _Shuffle:
 
         for _ in self._in_threads(divide, tasks, threads):
             pass
-        if (self._table.fingerprint(), self._table.modified()) != (
-            self._fingerprint,
-            self._modified,
-        ):
+        fingerprint, modified = self._table.fingerprint(), modified_now(self._table.files)
+        if (fingerprint, modified) != (self._fingerprint, self._table.modified):
             raise SchemaError(
                 f"{self._table.files[0].path}: files were changed while they were read. Run the "
                 "shuffle again when nobody writes them."
@@ -580,7 +585,8 @@ def _task_name(number: int) -> str:
 
 def _fragment_rows(row_bytes: float) -> int:
     rows = 1 << (max(1, int(_FRAGMENT_BYTES / max(1.0, row_bytes))).bit_length() - 1)
-    return max(_LEAST_FRAGMENT_ROWS, min(rows, _MOST_FRAGMENT_ROWS))
+    least = max(1, min(_LEAST_FRAGMENT_ROWS, int(_MOST_FRAGMENT_BYTES / max(1.0, row_bytes))))
+    return max(least, min(rows, _MOST_FRAGMENT_ROWS))
 
 
 def _shard_count(memory: int) -> int:

@@ -232,6 +232,9 @@ def _changed_as_float(text: pa.Array, values: pa.Array) -> str | None:
         if len(found):
             return str(found[0].as_py())
     large = pc.and_(pc.greater_equal(pc.abs(values), _FIRST_INEXACT), pc.is_finite(values))
+    text, values = text.filter(large), values.filter(large)
+    # Most are as Arrow writes them; only the others are worth a closer look, one by one.
+    large = pc.not_equal(values.cast(pa.string()), text)
     numbers = zip(text.filter(large).to_pylist(), values.filter(large).to_pylist(), strict=True)
     return next((written for written, number in numbers if _loses_digits(written, number)), None)
 

@@ -91,7 +91,8 @@ def preshuffle(
         Parquet files, as for :func:`parquet_source`: a file, a folder, a glob, a URL or a list.
         Or Feather (Arrow IPC) or CSV files, found by the ends of their names; a folder must have
         files of one kind. CSV files are read once beforehand, for types that keep every value: a
-        column with ``00012`` or a whole number of more than 64 bits is text.
+        column with ``00012`` or a whole number of more than 64 bits is text. A folder that was
+        shuffled before is held against its manifest.
     output : str or os.PathLike
         Local folder to write. It must not exist, unless it is empty.
     seed : int, default 0
@@ -111,7 +112,9 @@ def preshuffle(
         format they are then stored side by side, a row after the other, as training reads them.
         Default: columns are kept as they are.
     rows_per_fragment : int, optional
-        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072.
+        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072 rows;
+        of wide rows 256, or as many as take 16 MiB. Each worker holds a fragment whole, and a copy
+        of it, whatever `memory_limit` says.
     shards : int, optional
         Number of files. They hold about equally many rows, not exactly: where a row goes is
         random. Default: one for about every 64 MiB of memory the table would take, at most 256.

@@ -36,7 +36,6 @@ _LAYOUT = 2
 # spread evenly from its beginning on: a file that was sorted or replaced differs in all of them.
 _SAMPLED_TAIL, _SAMPLED_BLOCK, _SAMPLED_BLOCKS = 2**16, 2**12, 16
 
-
 # Tables of all kinds: a reader of one kind refuses a folder that has others as well.
 _PATTERNS = tuple(chain.from_iterable(_TABLES.values()))
 

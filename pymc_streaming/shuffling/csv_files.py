@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -61,8 +62,7 @@ def survey_csv(
     evidence: dict[str, _Evidence] = {}
     for file in files:
         with reading(file.path):
-            with open_csv(file, {}) as opened:
-                names = opened.schema.names
+            names = _names(file)
             _check_names(names, file.path)
             asked = [
                 (number, evidence.setdefault(name, _Evidence()))
@@ -71,6 +71,11 @@ def survey_csv(
             ]
             n_rows = 0
             with open_csv(file, dict.fromkeys(names, pa.string()), missing=True) as opened:
+                if opened.schema.names != names:
+                    raise SchemaError(
+                        f"{file.path}: expected the name of the column in the first line, found "
+                        "that empty. Remove it."
+                    )
                 for batch in opened:
                     n_rows += batch.num_rows
                     for number, found in asked:
@@ -101,8 +106,7 @@ def open_csv(
     file : DataFile
         The file; compressed if its name ends in ``.gz``.
     types : mapping of str to pyarrow.DataType
-        Types by name of the columns to read; if there are none, all columns with types that are
-        guessed.
+        Types by name of the columns to read.
     missing : bool, default False
         Read all columns, with ``NA``, an empty field and the like as null in text too, and not
         only in numbers.
@@ -112,18 +116,35 @@ def open_csv(
     SchemaError
         If the content is not what is expected.
     """
+    # Others write a null so that is alone in its row; where rows have commas, a line has no row.
+    ignored = len(_names(file)) > 1
+    conversion = pa.csv.ConvertOptions(
+        column_types=types,
+        include_columns=[] if missing else list(types),
+        strings_can_be_null=missing,
+    )
+    with _opened(file, conversion, ignore_empty_lines=ignored) as opened:
+        yield opened
+
+
+def _names(file: DataFile) -> list[str]:
+    """The names of all columns."""
+    with _opened(file, pa.csv.ConvertOptions(), ignore_empty_lines=True) as opened:
+        return list(opened.schema.names)
+
+
+@contextmanager
+def _opened(file: DataFile, conversion: Any, *, ignore_empty_lines: bool) -> Iterator[Any]:
     compression = "gzip" if file.path.lower().endswith(".gz") else None
     with file.filesystem.open_input_stream(file.inner_path, compression=compression) as raw:
         try:
             with pa.csv.open_csv(
                 raw,
                 read_options=pa.csv.ReadOptions(use_threads=False),
-                parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pa.csv.ConvertOptions(
-                    column_types=types,
-                    include_columns=[] if missing else list(types),
-                    strings_can_be_null=missing,
+                parse_options=pa.csv.ParseOptions(
+                    newlines_in_values=True, ignore_empty_lines=ignore_empty_lines
                 ),
+                convert_options=conversion,
             ) as opened:
                 yield opened
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -210,4 +231,15 @@ def _changed_as_float(text: pa.Array, values: pa.Array) -> str | None:
         found = some.filter(pc.match_substring_regex(some, pattern)) if len(some) else some
         if len(found):
             return str(found[0].as_py())
-    return None
+    large = pc.and_(pc.greater_equal(pc.abs(values), _FIRST_INEXACT), pc.is_finite(values))
+    text, values = text.filter(large), values.filter(large)
+    # Most are as Arrow writes them; only the others are worth a closer look, one by one.
+    large = pc.not_equal(values.cast(pa.string()), text)
+    numbers = zip(text.filter(large).to_pylist(), values.filter(large).to_pylist(), strict=True)
+    return next((written for written, number in numbers if _loses_digits(written, number)), None)
+
+
+def _loses_digits(text: str, number: float) -> bool:
+    """Whether `number`, written with as many digits as `text`, is another one."""
+    digits = re.split("[eE]", text)[0].replace(".", "").strip("+-0")
+    return Decimal(f"{number:.{len(digits) - 1}e}") != Decimal(text)

@@ -26,6 +26,7 @@ from pymc_streaming.shuffling.inputs import (
     Piece,
     has_fixed_width,
     memory_of,
+    modified_now,
     open_table,
 )
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
@@ -47,6 +48,8 @@ _FORMATS = ("parquet", "arrow")
 
 # Defaults of the result: functions of the table alone.
 _FRAGMENT_BYTES, _MOST_FRAGMENT_ROWS, _LEAST_FRAGMENT_ROWS = 8 * 2**20, 131_072, 256
+# Of wide rows there are fewer than the least in a fragment, as many as take so much.
+_MOST_FRAGMENT_BYTES = 16 * 2**20
 _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 
 # How the work is cut up. A worker with less memory would spend its time on the seams.
@@ -88,7 +91,8 @@ def preshuffle(
         Parquet files, as for :func:`parquet_source`: a file, a folder, a glob, a URL or a list.
         Or Feather (Arrow IPC) or CSV files, found by the ends of their names; a folder must have
         files of one kind. CSV files are read once beforehand, for types that keep every value: a
-        column with ``00012`` or a whole number of more than 64 bits is text.
+        column with ``00012`` or a whole number of more than 64 bits is text. A folder that was
+        shuffled before is held against its manifest.
     output : str or os.PathLike
         Local folder to write. It must not exist, unless it is empty.
     seed : int, default 0
@@ -108,7 +112,9 @@ def preshuffle(
         format they are then stored side by side, a row after the other, as training reads them.
         Default: columns are kept as they are.
     rows_per_fragment : int, optional
-        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072.
+        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072 rows;
+        of wide rows 256, or as many as take 16 MiB. Each worker holds a fragment whole, and a copy
+        of it, whatever `memory_limit` says.
     shards : int, optional
         Number of files. They hold about equally many rows, not exactly: where a row goes is
         random. Default: one for about every 64 MiB of memory the table would take, at most 256.
@@ -219,6 +225,10 @@ def _output(output: object) -> Path:
     # The work is done beside the folder a link leads to: the result is moved there, not copied.
     try:
         place = Path(text).expanduser().resolve()
+    except ValueError as error:
+        raise ArgumentError(
+            f"output must be a path that the system can have, found {text!r}: {error}."
+        ) from error
     except RuntimeError as error:
         raise ArgumentError(
             f"output must be a path, found {text!r}: there is no such user. (For a folder of that "
@@ -311,11 +321,11 @@ class _Shuffle:
 
     def begin(self, means: _Means, limit: int) -> None:
         """Take up what an interrupted shuffle has left, or begin."""
-        self._fingerprint, self._modified = self._table.fingerprint(), self._table.modified()
+        self._fingerprint = self._table.fingerprint()
         task = {
             "files": [file.path for file in self._table.files],
             "fingerprint": self._fingerprint,
-            "modified": self._modified,
+            "modified": self._table.modified,
             "schema": self._schema.to_string(show_schema_metadata=True),
             "seed": self._seed,
             "format": self._format,
@@ -374,10 +384,8 @@ class _Shuffle:
 
         for _ in self._in_threads(divide, tasks, threads):
             pass
-        if (self._table.fingerprint(), self._table.modified()) != (
-            self._fingerprint,
-            self._modified,
-        ):
+        fingerprint, modified = self._table.fingerprint(), modified_now(self._table.files)
+        if (fingerprint, modified) != (self._fingerprint, self._table.modified):
             raise SchemaError(
                 f"{self._table.files[0].path}: files were changed while they were read. Run the "
                 "shuffle again when nobody writes them."
@@ -580,7 +588,8 @@ def _task_name(number: int) -> str:
 
 def _fragment_rows(row_bytes: float) -> int:
     rows = 1 << (max(1, int(_FRAGMENT_BYTES / max(1.0, row_bytes))).bit_length() - 1)
-    return max(_LEAST_FRAGMENT_ROWS, min(rows, _MOST_FRAGMENT_ROWS))
+    least = max(1, min(_LEAST_FRAGMENT_ROWS, int(_MOST_FRAGMENT_BYTES / max(1.0, row_bytes))))
+    return max(least, min(rows, _MOST_FRAGMENT_ROWS))
 
 
 def _shard_count(memory: int) -> int:

@@ -18,8 +18,9 @@ from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
 from pymc_streaming.shuffling.schemas import common_schema, names_of_columns
 from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_tables, reading
+from pymc_streaming.sources.manifest import find_manifest
 
-__all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "open_table"]
+__all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "modified_now", "open_table"]
 
 # A decoded batch is about so large. It is a function of the table alone: the memory limit must
 # not show in the result, not even in the order of a dictionary's levels.
@@ -70,6 +71,8 @@ class InputTable:
         In the order of the rows.
     row_bytes : float
         About how much memory a row takes.
+    modified : list of lists
+        What `modified_now` said before anything was read.
     """
 
     kind: str
@@ -77,6 +80,7 @@ class InputTable:
     stored: pa.Schema
     pieces: list[Piece]
     row_bytes: float
+    modified: list[list[int | None]]
 
     @property
     def n_rows(self) -> int:
@@ -125,17 +129,6 @@ class InputTable:
         if unit:
             yield unit
 
-    def modified(self) -> list[list[int | None]]:
-        """What tells that a file was written again, as far as it is known: times and number."""
-        noted: list[list[int | None]] = []
-        for file in self.files:
-            if file.is_local:
-                found = Path(file.inner_path).stat()
-                noted.append([found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
-            else:
-                noted.append([file.filesystem.get_file_info(file.inner_path).mtime_ns])
-        return noted
-
     def fingerprint(self) -> str:
         """A hash of the names, the sizes, the beginnings and the ends of all files.
 
@@ -172,8 +165,12 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
         If there are no files, or they cannot be read.
     SchemaError
         If they do not have the same columns.
+    ManifestError
+        If the folder was shuffled and is not what its manifest says.
     """
-    kind, files = find_tables(path)
+    manifest = find_manifest(path)
+    kind, files = find_tables(path if manifest is None else manifest.paths(path))
+    modified = modified_now(files)
     if columns is not None:
         columns = names_of_columns(columns)
     surveyed = (
@@ -182,8 +179,21 @@ def open_table(path: Paths, columns: Sequence[str] | None) -> InputTable:
     schemas = [schema for schema, _ in surveyed]
     stored = common_schema(schemas, [file.path for file in files], columns)
     pieces = list(_pieces(files, [counts for _, counts in surveyed]))
-    table = InputTable(kind, files, stored, pieces, row_bytes=float(max(1, len(stored))))
+    table = InputTable(kind, files, stored, pieces, float(max(1, len(stored))), modified)
     return replace(table, row_bytes=_row_bytes(table))
+
+
+def modified_now(files: Sequence[DataFile]) -> list[list[int | None]]:
+    """What tells that a file was written again, as far as it is known: times and number."""
+    noted: list[list[int | None]] = []
+    for file in files:
+        with reading(file.path):
+            if file.is_local:
+                found = Path(file.inner_path).stat()
+                noted.append([found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+            else:
+                noted.append([file.filesystem.get_file_info(file.inner_path).mtime_ns])
+    return noted
 
 
 def _footer(kind: str, file: DataFile) -> tuple[pa.Schema, list[int]]:

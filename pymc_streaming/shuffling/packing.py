@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pymc_streaming.errors import (
     ArgumentError,
@@ -72,6 +73,7 @@ class Packing:
 
     def __call__(self, batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
         """`batch` converted; null and NaN are refused."""
+        self._refuse_large_decimals(batch, where)
         try:
             matrix = self._plan.block(batch, where)[SINGLE]
             refuse_nan(matrix, self._spec, SINGLE, where)
@@ -84,6 +86,20 @@ class Packing:
         else:
             arrays = [pa.array(column) for column in np.ascontiguousarray(matrix.T)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _refuse_large_decimals(self, batch: pa.RecordBatch, where: str) -> None:
+        """Look at decimals as they are: as a float, 2**53 + 1 would be 2**53, which may be."""
+        limit = 2 ** (np.finfo(self._dtype).nmant + 1)
+        for column in self._plan.columns:
+            if not pa.types.is_decimal(column.type):
+                continue
+            exact = decoded(batch.column(column.name)).cast(pa.decimal256(76, column.type.scale))
+            for extreme in pc.min_max(exact).as_py().values():
+                if extreme is not None and abs(extreme) > limit:
+                    raise PrecisionError(
+                        f"{where}: column {column.name!r} holds {extreme:,}, beyond ±{limit:,}: "
+                        f"{self._dtype} cannot tell such numbers apart. {_ADVICE}"
+                    )
 
     def _refusal(self, batch: pa.RecordBatch, where: str) -> SourceError | None:
         """What is wrong with a batch, in terms of the table as it is stored."""

@@ -14,7 +14,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,29 @@ class Workspace:
     def remove(self) -> None:
         """Remove everything."""
         self.clear()
-        shutil.rmtree(self.folder)
+        (self.folder / "lock").unlink()
+        with suppress(OSError):  # from here on, another process may have its own lock in it
+            self.folder.rmdir()
 
     def restore(self) -> None:
-        """Put back what was there, if a delivery was stopped between taking it away and the end."""
+        """Put back what was there, if a delivery was stopped between taking it away and the end.
+
+        Raises
+        ------
+        OutputExistsError
+            If something else has been put there in the meantime.
+        """
         former = self.folder / "former"
-        if former.exists() and not self.output.exists():
+        if not former.exists():
+            return
+        if not self.output.exists() or _is_empty(self.output):
             former.rename(self.output)
+        elif self.shards.exists() or not (self.output / MANIFEST_NAME).exists():
+            raise OutputExistsError(
+                f"{self.output}: a shuffle was stopped while it replaced this folder, and what is "
+                f"here now is not from it. What was to be replaced is in {former}: move one of "
+                "them away."
+            )
 
     def deliver(self) -> None:
         """Move the shards to the output, in the place of what may be replaced there.
@@ -179,10 +196,8 @@ class Workspace:
             If something else has been put there in the meantime.
         """
         _check_output(self.output, self._overwrite)
-        former = self.folder / "former"
         if self.output.exists():
-            shutil.rmtree(former, ignore_errors=True)
-            self.output.rename(former)
+            self.output.rename(self.folder / "former")
         self.shards.rename(self.output)
 
 
@@ -203,35 +218,63 @@ def open_workspace(output: Path, overwrite: bool) -> Iterator[Workspace]:
         If the disk is full.
     """
     folder = output.with_name(f".{output.name}.shuffling")
-    with _disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+    with _disk_errors(folder), _folders_above(folder), _locked(folder, output):
+        workspace = Workspace(folder, output, overwrite)
+        workspace.restore()
+        try:
+            _check_output(output, overwrite)
+        except OutputError:
+            if not workspace.shards.exists():  # the end of a shuffle that was delivered
+                workspace.remove()
+            raise
+        try:
+            yield workspace
+        except BaseException as error:
+            hopeless = workspace.adopted and isinstance(error, _OF_THE_INPUT)
+            if hopeless or workspace.read("plan") is None:  # nothing was begun
+                workspace.remove()
+            raise
+        workspace.remove()
+
+
+@contextmanager
+def _folders_above(folder: Path) -> Iterator[None]:
+    """Make the folders that `folder` is to be in; in the end, remove those of them left empty."""
+    made = list(takewhile(lambda place: not os.access(place, os.F_OK), folder.parents))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    """Make `folder` and have it alone, while another process may make it, lock it or remove it."""
+    with ExitStack() as stack:
+        try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A process that finished in between has removed the file that was locked.
-                if os.fstat(lock.fileno()).st_nlink == 0:
-                    raise BlockingIOError
-            except BlockingIOError as error:
-                raise OutputExistsError(
-                    f"{output}: another process is shuffling into this folder right now. Wait for "
-                    "it, or choose another output."
-                ) from error
-            workspace = Workspace(folder, output, overwrite)
-            workspace.restore()
+                folder.mkdir(exist_ok=True)
+            except FileExistsError as error:
+                if folder.exists():
+                    raise
+                raise BlockingIOError from error
             try:
-                _check_output(output, overwrite)
-            except OutputError:
-                if not workspace.shards.exists():  # the end of a shuffle that was delivered
-                    workspace.remove()
-                raise
-            try:
-                yield workspace
-            except BaseException as error:
-                hopeless = workspace.adopted and isinstance(error, _OF_THE_INPUT)
-                if hopeless or workspace.read("plan") is None:  # nothing was begun
-                    workspace.remove()
-                raise
-            workspace.remove()
+                lock = stack.enter_context((folder / "lock").open("w"))
+            except FileNotFoundError as error:
+                raise BlockingIOError from error
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A process that finished in between has removed the file that was locked.
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                raise BlockingIOError
+        except BlockingIOError as error:
+            raise OutputExistsError(
+                f"{output}: another process is shuffling into this folder right now. Wait for "
+                "it, or choose another output."
+            ) from error
+        yield
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -242,7 +285,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         )
     if not output.exists() and not output.is_symlink():
         return
-    if output.is_dir() and not any(output.iterdir()):
+    if _is_empty(output):
         return
     if not overwrite:
         raise OutputExistsError(
@@ -263,6 +306,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"{output}: beside the shards there is {others[0]!r}, which overwriting would remove. "
             "Move it, or choose another output."
         )
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextmanager

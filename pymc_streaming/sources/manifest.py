@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from pymc_streaming.errors import ArgumentError, ManifestError, MissingFileError
+from pymc_streaming.sources.files import _TABLES, find_files
 
 __all__ = [
     "MANIFEST_NAME",
@@ -32,6 +35,18 @@ _LAYOUT = 2
 # A file is sampled at its end, where Parquet keeps the statistics of every column, and in blocks
 # spread evenly from its beginning on: a file that was sorted or replaced differs in all of them.
 _SAMPLED_TAIL, _SAMPLED_BLOCK, _SAMPLED_BLOCKS = 2**16, 2**12, 16
+
+# Tables of all kinds: a reader of one kind refuses a folder that has others as well.
+_PATTERNS = tuple(chain.from_iterable(_TABLES.values()))
+
+_NOT_A_MANIFEST = (
+    AttributeError,
+    IsADirectoryError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +140,9 @@ class Manifest:
                 )
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
             manifest = cls(shards=shards, **content)
+            _check(manifest)
+            for shard in shards:
+                _check(shard)
             counted = sum(shard.rows for shard in shards)
             if counted != manifest.n_rows:
                 raise ManifestError(
@@ -137,7 +155,7 @@ class Manifest:
                 f"{folder}: there is no {MANIFEST_NAME} here, so this is not a folder that was "
                 "shuffled (or not all of it was copied)."
             ) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except _NOT_A_MANIFEST as error:
             raise ManifestError(
                 f"{path}: this is not a manifest of a shuffled table: {type(error).__name__}: "
                 f"{error}. Shuffle the table again."
@@ -172,9 +190,27 @@ class Manifest:
 
     def _strays(self, place: Path) -> list[str]:
         """Files that other readers of the folder would take for a part of the table, in words."""
-        own = {shard.file for shard in self.shards}
-        there = sorted(path.name for path in place.glob(f"*.{self.format}"))
-        return [f"{name} is not among its shards" for name in there if name not in own]
+        own = set(self.paths(place))
+        try:
+            there = [file.path for file in find_files(place, *_PATTERNS)]
+        except MissingFileError:
+            return []
+        except ArgumentError as error:  # a link to a shard
+            return [str(error).rstrip(".")]
+        strays = [Path(path).relative_to(place) for path in there if path not in own]
+        return [f"{name} is not among its shards" for name in strays]
+
+
+def _check(item: Manifest | Shard) -> None:
+    """Raise `TypeError` or `ValueError` unless the fields are what they are declared to be."""
+    for name, kind in get_type_hints(type(item)).items():
+        value = getattr(item, name)
+        if type(value) is not (get_origin(kind) or kind):  # nor a bool for an int
+            raise TypeError(f"{name}: expected {kind}, found {value!r}")
+    if isinstance(item, Shard) and not re.fullmatch(r"\w[\w.-]*", item.file, re.ASCII):
+        raise ValueError(f"file: expected the name of a file, found {item.file!r}")
+    if isinstance(item, Manifest) and item.format not in ("parquet", "arrow"):
+        raise ValueError(f"format: expected 'parquet' or 'arrow', found {item.format!r}")
 
 
 def local_folder(path: Any) -> Path | None:
@@ -244,7 +280,7 @@ def _refuse(folder: str | Path, problems: list[str]) -> None:
         )
 
 
-def find_manifest(path: Any, format: str) -> Manifest | None:  # noqa: A002
+def find_manifest(path: Any, format: str | None = None) -> Manifest | None:  # noqa: A002
     """The manifest of `path`, if it is a local folder that has one, held against the files.
 
     A folder behind a network has none in this sense: whether its shards are still what was
@@ -254,8 +290,8 @@ def find_manifest(path: Any, format: str) -> Manifest | None:  # noqa: A002
     ----------
     path : str, os.PathLike, or a list of them
         As for :func:`~pymc_streaming.parquet_source`; a folder, or a list of one folder.
-    format : {"parquet", "arrow"}
-        Format that the shards must have.
+    format : {"parquet", "arrow"}, optional
+        Format that the shards must have. Default: either.
 
     Raises
     ------
@@ -268,7 +304,7 @@ def find_manifest(path: Any, format: str) -> Manifest | None:  # noqa: A002
     if folder is None or not (folder / MANIFEST_NAME).is_file():
         return None
     manifest = Manifest.read(folder)
-    if manifest.format != format:
+    if format not in (None, manifest.format):
         raise ArgumentError(
             f"{folder}: the shards are {manifest.format} files; read them with "
             f"{manifest.format}_source."

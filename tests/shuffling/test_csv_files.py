@@ -45,6 +45,13 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
         (["9223372036854775808", "9223372036854775809", "1"], pa.string(), None),
         (["12345678901234567890123", "0.5", "1"], pa.string(), None),
         (["9007199254740993", "0.5", "1"], pa.string(), None),
+        (["9007199254740993.0", "0.5", "1"], pa.string(), None),
+        (["9007199254740993e0", "0.5", "1"], pa.string(), None),
+        (["-12345678901234567890.0", "0.5", "1"], pa.string(), None),
+        (["12345678901234567168.0", "1.2345678901234567e+19", "1e23"], pa.float64(),
+         [12345678901234567168.0, 1.2345678901234567e19, 1e23]),
+        (["1.234567890123456717e+19", "0.1", "9007199254740992.0"], pa.float64(),
+         [1.2345678901234567e19, 0.1, 2.0**53]),
         (["9007199254740991", "0.5", "-0"], pa.float64(), [2.0**53 - 1, 0.5, 0.0]),
         (["00012", "1", "2"], pa.string(), None),
         (["0.5", "00.5", "1"], pa.string(), None),
@@ -95,6 +102,19 @@ def test_no_value_changes(tmp_path_factory, texts):
             assert float(text) == value
             if text.strip().lstrip("-").isdigit():
                 assert int(text) == value
+
+
+def test_an_empty_line_is_a_row_where_there_is_one_column(tmp_path):
+    """So other programs write a null; with more columns its row has commas."""
+    (tmp_path / "a.csv").write_text("x\n1\n\n3\n")
+    assert read(tmp_path / "a.csv").to_pydict() == {"x": [1, None, 3]}
+    preshuffle(tmp_path / "a.csv", tmp_path / "out", progressbar=False)
+    assert rows_of(tmp_path / "out")["x"].null_count == 1
+    (tmp_path / "b.csv").write_text("\nx,y\n1,2\n\n3,4\n\n")
+    assert read(tmp_path / "b.csv", ["x"]).to_pydict() == {"x": [1, 3]}
+    (tmp_path / "c.csv").write_text("\nx\n1\n")
+    with pytest.raises(SchemaError, match=r"c\.csv: expected the name of the column in the first"):
+        read(tmp_path / "c.csv")
 
 
 def test_types_come_from_all_rows_of_all_files(tmp_path):

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,7 +230,15 @@ def test_a_fragment_of_millions_of_rows(tmp_path):
 
 @pytest.mark.parametrize(
     ("row_bytes", "rows"),
-    [(1, 131_072), (56, 131_072), (65, 65_536), (8192, 1024), (2**20, 256)],
+    [
+        (1, 131_072),
+        (56, 131_072),
+        (65, 65_536),
+        (8192, 1024),
+        (2**16, 256),
+        (2**20, 16),
+        (2**30, 1),
+    ],
 )
 def test_default_rows_of_a_fragment(row_bytes, rows):
     assert external._fragment_rows(row_bytes) == rows
@@ -369,6 +378,18 @@ def test_whole_numbers_of_numpy(tmp_path):
         ({"x": [[1.0], [2.0]]}, "float64", SchemaError, "a.parquet: column 'x' has type list"),
         ({"x": [2**24 + 1, 0]}, "float32", PrecisionError, "row group 0.*'x' holds 16,777,217"),
         ({"x": [2**53 + 1, 0]}, "float64", PrecisionError, "a.parquet, row group 0.*column 'x'"),
+        (
+            {"x": pa.array([Decimal(2**53 + 1), Decimal(0)], pa.decimal128(38, 0))},
+            "float64",
+            PrecisionError,
+            "row group 0: column 'x' holds 9,007,199,254,740,993, beyond ±9,007,199,254,740,992",
+        ),
+        (
+            {"x": pa.array([Decimal(0), Decimal(-(2**53) - 1)], pa.decimal64(18, 0))},
+            "float64",
+            PrecisionError,
+            "column 'x' holds -9,007,199,254,740,993",
+        ),
         ({"x": [1e300, 0]}, "float32", PrecisionError, r"'x' holds 1e\+300, beyond ±3.4e\+38, the"),
         (
             {"x": [np.datetime64(0, "s"), np.datetime64("2001-01-01", "s")]},
@@ -463,6 +484,13 @@ def test_home_of_nobody(tmp_path):
         preshuffle("~nobody-of-that-name/a.parquet", tmp_path / "out", **QUIET)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_folder_can_have(name, tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": [1]}))
+    with pytest.raises(ArgumentError, match="output must be a path that the system can have"):
+        preshuffle(path, str(tmp_path / name), **QUIET)
+
+
 # Where the result goes -----------------------------------------------------------------
 
 
@@ -503,6 +531,17 @@ def test_folders_above_the_output_are_made(tmp_path, monkeypatch):
     write(tmp_path / "a.parquet", pa.table({"x": [1.0]}))
     preshuffle("a.parquet", "b/c/out", **QUIET)
     assert rows_of(tmp_path / "b" / "c" / "out").num_rows == 1
+
+
+def test_folders_above_the_output_go_again_after_an_error(tmp_path):
+    with pytest.raises(MissingFileError):
+        preshuffle(tmp_path / "missing.parquet", tmp_path / "new" / "deep" / "out", **QUIET)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "new").mkdir()
+    with pytest.raises(MissingFileError):
+        preshuffle(tmp_path / "missing.parquet", tmp_path / "new" / "deep" / "out", **QUIET)
+    assert not list((tmp_path / "new").iterdir())
+    assert (tmp_path / "new").exists()
 
 
 def test_home(tmp_path, monkeypatch):
@@ -660,6 +699,7 @@ def test_where_nothing_can_be_written(parent, tmp_path):
 
 _MEASURE = """
 import re, sys
+from decimal import Decimal
 from pathlib import Path
 from pymc_streaming import preshuffle
 status = Path("/proc/self/status")

@@ -20,6 +20,7 @@ from pymc_streaming import preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
     CorruptFileError,
+    ManifestError,
     MissingFileError,
     RowCountError,
     SchemaError,
@@ -340,6 +341,22 @@ def test_a_shuffled_table_is_shuffled_again(tmp_path):
     both = [tmp_path / "first", tmp_path / "other"]
     with pytest.raises(SchemaError, match=r"other.*the rows hold the columns y, x, but x, y in"):
         preshuffle(both, tmp_path / "third", **options)
+
+
+@FORMS
+def test_a_shuffled_table_that_is_not_what_it_was_is_not_shuffled_again(form, tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": np.arange(50.0)}))
+    preshuffle(path, tmp_path / "first", shards=3, format=form, **QUIET)
+    shards = sorted((tmp_path / "first").glob("part-*"))
+    for harm in (lambda p: p.write_bytes(shards[0].read_bytes()), Path.unlink):
+        harm(shards[1])
+        with pytest.raises(ManifestError, match=r"first: .* part-00001"):
+            preshuffle(tmp_path / "first", tmp_path / "second", **QUIET)
+    for shard in (shards[0], shards[2]):
+        shard.unlink()
+    with pytest.raises(ManifestError, match="part-00000"):
+        preshuffle([tmp_path / "first"], tmp_path / "second", **QUIET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "first"]
 
 
 # What cannot be read -------------------------------------------------------------------

@@ -28,7 +28,7 @@ from pymc_streaming.errors import (
     SchemaError,
     SourceError,
 )
-from pymc_streaming.shuffling import external, workspace
+from pymc_streaming.shuffling import external, inputs, workspace
 from pymc_streaming.shuffling.inputs import InputTable
 from pymc_streaming.shuffling.scratch import Partition
 from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest
@@ -322,6 +322,22 @@ def test_a_source_that_is_changed_while_it_is_read(tmp_path, monkeypatch):
     assert rows_of(tmp_path / "out")["row"].to_pylist() == expected_order(600, 0)
 
 
+def test_a_source_that_is_changed_after_its_types_were_found(tmp_path, monkeypatch):
+    csv = tmp_path / "a.csv"
+    csv.write_text("row,zip\n" + "".join(f"{row},10501\n" for row in range(600)))
+    survey = inputs.survey_csv
+
+    def write_meanwhile(*arguments: Any) -> Any:
+        found = survey(*arguments)
+        csv.write_text(csv.read_text().replace("10501", "00501"))
+        return found
+
+    monkeypatch.setattr(inputs, "survey_csv", write_meanwhile)
+    with pytest.raises(SchemaError, match=r"a\.csv: files were changed while they were read"):
+        go_on(tmp_path, csv)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_finished_shard_that_was_lost_or_cut(tmp_path, complete, runs):
     source = tmp_path / "a.parquet"
     for harm in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])):
@@ -347,7 +363,8 @@ def test_rows_between_the_passes_that_were_lost_or_cut(tmp_path, complete, runs)
         shutil.rmtree(tmp_path / "out")
 
 
-def test_what_was_to_be_replaced_is_put_back(tmp_path, complete, monkeypatch):
+@pytest.mark.parametrize("meanwhile", ["nothing", "an empty folder", "another table"])
+def test_what_was_to_be_replaced_is_put_back(meanwhile, tmp_path, complete, monkeypatch):
     """Stopped between taking the old output away and putting the new one there."""
     source = tmp_path / "a.parquet"
     go_on(tmp_path, source)
@@ -362,6 +379,14 @@ def test_what_was_to_be_replaced_is_put_back(tmp_path, complete, monkeypatch):
         patch.setattr(Path, "rename", stop_at_shards)
         with pytest.raises(Stop):
             go_on(tmp_path, source, seed=1, overwrite=True)
+    if meanwhile == "an empty folder":
+        (tmp_path / "out").mkdir()
+    if meanwhile == "another table":
+        preshuffle(source, tmp_path / "other", **QUIET, shards=1)
+        (tmp_path / "other").rename(tmp_path / "out")
+        with pytest.raises(OutputExistsError, match=r"a shuffle was stopped .*former"):
+            go_on(tmp_path, source, seed=2, overwrite=True)
+        shutil.rmtree(tmp_path / "out")
     with pytest.raises(SourceError):
         go_on(tmp_path, tmp_path / "nothing.parquet", seed=2, overwrite=True)
     assert contents(tmp_path / "out") == complete
@@ -501,3 +526,35 @@ def test_two_at_a_time(tmp_path, complete, monkeypatch):
     assert refused == 3
     assert contents(tmp_path / "out") == complete
     assert (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
+def test_the_next_one_begins_while_the_last_one_tidies_up(tmp_path, complete, monkeypatch):
+    """Between the removal of the lock and of its folder, another process makes its own."""
+    source, folder = tmp_path / "a.parquet", tmp_path / ".out.shuffling"
+    remove = os.rmdir
+
+    def begin_meanwhile(path: Any, **options: Any) -> None:
+        if Path(path).name == folder.name:
+            (folder / "lock").write_text("")
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", begin_meanwhile)
+    go_on(tmp_path, source)
+    assert contents(tmp_path / "out") == complete
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("moment", ["before it is found", "before it is locked"])
+def test_the_last_one_tidies_up_while_the_next_one_begins(moment, tmp_path, monkeypatch):
+    source, folder = small(tmp_path), tmp_path / ".out.shuffling"
+    mkdir = Path.mkdir
+
+    def vanish(path: Path, *arguments: Any, **options: Any) -> None:
+        if path != folder:
+            mkdir(path, *arguments, **options)
+        elif moment == "before it is found":
+            raise FileExistsError(17, "File exists", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", vanish)
+    with pytest.raises(OutputExistsError, match="another process is shuffling"):
+        go_on(tmp_path, source)

@@ -235,6 +235,53 @@ def test_a_damaged_manifest(text, shuffled):
             read(shuffled)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("file", 5),
+        ("file", None),
+        ("file", "a\0b"),
+        ("file", "\ud800"),
+        ("file", "../a.parquet"),
+        ("file", ".."),
+        ("bytes", "x"),
+        ("bytes", None),
+        ("rows", True),
+        ("sha256", 5),
+        ("sample", None),
+    ],
+)
+def test_a_manifest_whose_shards_cannot_be_meant(name, value, shuffled):
+    shards = json.loads((shuffled / MANIFEST_NAME).read_text())["shards"]
+    shards[0][name] = value
+    rewrite(shuffled, shards=shards)
+    for read in (Manifest.read, as_source):
+        with pytest.raises(
+            ManifestError, match=rf"{MANIFEST_NAME}: .*: {name}: expected .*, found"
+        ):
+            read(shuffled)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("format", 5), ("format", "csv"), ("seed", "0"), ("columns", ["x"]), ("source", "a.parquet")],
+)
+def test_a_manifest_whose_fields_cannot_be_meant(name, value, shuffled):
+    rewrite(shuffled, **{name: value})
+    with pytest.raises(ManifestError, match=f"not a manifest.*{name}: expected .*, found"):
+        Manifest.read(shuffled)
+
+
+def test_a_manifest_that_is_a_nest_or_a_folder(shuffled):
+    (shuffled / MANIFEST_NAME).write_text("[" * 100_000)
+    with pytest.raises(ManifestError, match="not a manifest"):
+        Manifest.read(shuffled)
+    (shuffled / MANIFEST_NAME).unlink()
+    (shuffled / MANIFEST_NAME).mkdir()
+    with pytest.raises(ManifestError, match="not a manifest"):
+        Manifest.read(shuffled)
+
+
 def test_a_manifest_that_is_no_text(shuffled):
     (shuffled / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match="not a manifest"):
@@ -295,6 +342,34 @@ def test_data_that_was_added_to_the_folder_is_named(shuffled):
         source_of(shuffled)
     with pytest.raises(ManifestError, match=f"more.{form} is not among its shards"):
         Manifest.read(shuffled).verify(shuffled)
+
+
+@pytest.mark.parametrize("name", ["ns/old/more.{}", "Z.{}", "more.csv", "ns/part-00000.{}"])
+@pytest.mark.parametrize("capitals", [False, True])
+def test_data_that_a_reader_would_find_is_named(capitals, name, shuffled):
+    name = name.format(Manifest.read(shuffled).format)
+    if capitals:
+        name = name.rpartition(".")[0] + "." + name.rpartition(".")[2].upper()
+    stray = shuffled / name
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_text("")
+    for check in (Manifest.read(shuffled).verify, source_of):
+        with pytest.raises(ManifestError, match=f"says: {name} is not among its shards"):
+            check(shuffled)
+
+
+def test_a_link_to_a_shard_is_a_stray(shuffled):
+    shard = next(shuffled.glob("part-*"))
+    (shuffled / f"again{shard.suffix}").symlink_to(shard)
+    with pytest.raises(ManifestError, match="listed more than once"):
+        Manifest.read(shuffled).verify(shuffled)
+
+
+@pytest.mark.parametrize("name", [".hidden/more.parquet", "_old/more.arrow", "ns/README.txt"])
+def test_files_that_no_reader_would_find_do_not_count(name, shuffled):
+    (shuffled / name).parent.mkdir()
+    (shuffled / name).write_text("")
+    Manifest.read(shuffled).verify(shuffled)
 
 
 def test_shards_and_table_must_have_the_same_number_of_rows(shuffled):

@@ -264,8 +264,8 @@ def _verdict(judgement: Judgement) -> tuple[str, str]:
     if judgement.n_unjudged >= len(judgement.columns):
         by = "them" if judgement.n_unjudged > 1 else "it"
         return "unknown", (
-            f"No order was found in {sample.rows:,} rows, but {_not_judged(judgement)}: the rows may "
-            f"be sorted by {by}."
+            f"No order was found in {sample.rows:,} rows, but {_not_judged(judgement)}: the rows "
+            f"may be sorted by {by}."
         )
     return "shuffled", (
         f"No order was found in {sample.rows:,} rows from all over the table{_limits(judgement)}."

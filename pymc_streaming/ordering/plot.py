@@ -172,7 +172,7 @@ def _column_panel(column: ColumnOrder, judgement: Judgement) -> Panel:
         return Panel(f"{name}: share of nulls", "nulls, %", is_null, is_share=True)
     is_text = judgement.columns[column.name].values is None
     levels = _common_levels(judgement, column.name) if is_text or what == "mix of levels" else []
-    if levels and what != "alphabetical rank":
+    if levels and (what != "alphabetical rank" or "mix of levels" in column.findings):
         level, is_level = _telling_level(levels, _rows(judgement.sample))
         title = f"{name}: share of the level {level!r}"
         return Panel(title, f"{level}, %", 100.0 * is_level, is_share=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pymc_streaming.ordering.effects import Stream
@@ -19,6 +20,7 @@ __all__ = [
     "advise",
     "off_by",
     "shuffle_command",
+    "source_line",
 ]
 
 #: Errors by the order that are not worth a change, in posterior standard deviations.
@@ -27,6 +29,8 @@ HARMLESS = 0.1
 UPPER = 1.5
 #: A buffer for which nobody should be asked for memory, in multiples of the one there is.
 LARGEST_BUFFER = 16
+#: Passes over a table that are many: what is harmless in so many need not be in one.
+MANY_PASSES = 10
 
 STREAM_IT = "Stream it as it is, in order or with shuffle=True."
 CHOOSE_OTHERS = (
@@ -64,6 +68,32 @@ def shuffle_command(path: Paths | None) -> str:
     return f"pymc-streaming shuffle {shlex.quote(os.fspath(path))} shuffled --seed 0"
 
 
+def source_line(kind: str, path: Paths, columns: Sequence[str] | None) -> str:
+    """The line that makes the source of files.
+
+    Parameters
+    ----------
+    kind : {"parquet", "arrow"}
+        Of the files.
+    path : path or paths
+        Where they are.
+    columns : sequence of str, optional
+        Those that were asked for.
+
+    Examples
+    --------
+    >>> source_line("parquet", "sales.parquet", ["day"])
+    "source = parquet_source('sales.parquet', columns=['day'])"
+    """
+    where: str | list[str]
+    if isinstance(path, str | os.PathLike):
+        where = os.fspath(path)
+    else:
+        where = [os.fspath(one) for one in path]
+    chosen = "" if columns is None else f", columns={list(columns)!r}"
+    return f"source = {kind}_source({where!r}{chosen})"
+
+
 def off_by(error: float) -> str:
     """How far off the order may leave a fit, in words that say no more than a prediction knows.
 
@@ -87,7 +117,12 @@ def off_by(error: float) -> str:
 
 
 def advise(
-    judgement: Judgement, in_order: Stream, buffered: Stream, steps: int, path: Paths | None
+    judgement: Judgement,
+    in_order: Stream,
+    buffered: Stream,
+    steps: int,
+    path: Paths | None,
+    source: str | None = None,
 ) -> Advice:
     """Predict the errors of a fit of so many steps, and recommend the least effort.
 
@@ -101,6 +136,8 @@ def advise(
         Steps of the fit.
     path : path or paths, optional
         The table, for the command.
+    source : str, optional
+        The line that makes its source, to be pasted; where there is none yet.
     """
     if judgement.verdict == "shuffled":
         return Advice(0.0, 0.0, STREAM_IT)
@@ -110,22 +147,34 @@ def advise(
     if judgement.verdict == "unknown":
         what = f"If the rows may have an order, by time for example, {_lower(on_disk)}"
     elif max(error, left) < HARMLESS:
-        what = f"{STREAM_IT} The order is too weak, or too local, to matter."
+        what = f"{STREAM_IT} {_why_harmless(judgement, in_order, steps)}"
     elif left < HARMLESS:
         what = (
             f"Stream it with shuffle=True and a buffer of {buffered.buffer_size:,} rows or more:"
-            f"\n\n{_loader(buffered)}"
+            f"\n\n{_loader(buffered, source)}"
         )
     elif (larger := _large_enough(judgement, buffered, steps)) is not None:
         rows = larger.buffer_size
         which = "the whole table" if rows == judgement.total_rows else f"{rows:,} rows"
         what = (
-            f"Raise the buffer to {which}, if memory allows:\n\n{_loader(larger)}\n\n"
+            f"Raise the buffer to {which}, if memory allows:\n\n{_loader(larger, source)}\n\n"
             f"Or {_lower(on_disk)}"
         )
     else:
         what = f"{on_disk}\n\nNo buffer that is much smaller than the table mixes it."
     return Advice(error, left, what)
+
+
+def _why_harmless(judgement: Judgement, in_order: Stream, steps: int) -> str:
+    passes = steps * in_order.batch_size / judgement.total_rows
+    if passes >= MANY_PASSES:
+        one_pass = math.ceil(steps / passes)
+        if judgement.added_error(in_order, one_pass)[0] >= HARMLESS:
+            return (
+                f"In {steps:,} steps, about {float(f'{passes:.1g}'):,.0f} passes over the table, "
+                "the order does no harm; in a much shorter fit it may."
+            )
+    return "The order is too weak, or too local, to matter."
 
 
 def _large_enough(judgement: Judgement, stream: Stream, steps: int) -> Stream | None:
@@ -151,8 +200,8 @@ def _shuffle_once(path: Paths | None) -> str:
     return f"Shuffle the table on disk, once:\n\n    {line}"
 
 
-def _loader(stream: Stream) -> str:
-    return (
+def _loader(stream: Stream, source: str | None) -> str:
+    return (f"    {source}\n" if source else "") + (
         f"    DataLoader(source, batch_size={stream.batch_size}, shuffle=True, "
         f"buffer_size={stream.buffer_size})"
     )

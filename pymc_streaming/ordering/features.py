@@ -16,9 +16,11 @@ from pymc_streaming.sources.columns import Column, canonical_type
 __all__ = [
     "ColumnFeatures",
     "TestedFeature",
+    "bounded",
     "column_features",
     "readable",
     "standardised",
+    "takeable",
 ]
 
 #: Rows from which the map from values to normal scores is taken.
@@ -71,7 +73,7 @@ class ColumnFeatures:
     lag : float
         Correlation of neighbouring rows, of the scores or the levels.
     values : ndarray of float or None
-        The numbers themselves, NaN for null.
+        The numbers themselves, NaN for null, infinities bounded.
     """
 
     factors: list[np.ndarray]
@@ -93,6 +95,28 @@ def readable(kind: pa.DataType) -> bool:
     )
 
 
+def takeable(array: pa.Array) -> pa.Array:
+    """An array that Arrow can take rows from and count values of, as it cannot of every type."""
+    if pa.types.is_string_view(array.type):
+        return array.cast(pa.large_string())
+    if pa.types.is_decimal32(array.type) or pa.types.is_decimal64(array.type):
+        return array.cast(pa.decimal128(array.type.precision, array.type.scale))
+    return array
+
+
+def bounded(numbers: np.ndarray) -> np.ndarray:
+    """With infinities as the largest and smallest values, half a range beyond the others."""
+    if not np.isinf(numbers).any():
+        return numbers
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    beyond = (high / 2 - low / 2) or abs(high) or 1.0
+    most = float(np.finfo(float).max)
+    low, high = max(low - beyond, -most), min(high + beyond, most)
+    clipped: np.ndarray = np.clip(numbers, low, high)
+    return clipped
+
+
 def column_features(array: Any, layout: Layout, random: np.random.Generator) -> ColumnFeatures:
     """The features of one sampled column.
 
@@ -106,7 +130,8 @@ def column_features(array: Any, layout: Layout, random: np.random.Generator) -> 
         Chooses the rows from which scores are derived.
     """
     numbers, codes, is_text = _numbers(array)
-    valid = np.isfinite(numbers)
+    numbers = bounded(numbers)
+    valid = ~np.isnan(numbers)
     features: list[TestedFeature] = []
     n_valid = int(valid.sum())
     if 0 < n_valid < len(valid):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from pymc_streaming.ordering.features import bounded, readable
 from pymc_streaming.ordering.statistics import quadratic_tail
 from pymc_streaming.sources.columns import canonical_type, units_per_second
 from pymc_streaming.sources.files import DataFile, OpenFiles
@@ -130,7 +131,7 @@ class Footers:
     uneven : set of str
         Those that are not in all files with the same type.
     ranges : dict of str to ColumnRanges
-        By column, for those with statistics.
+        By column, for those with statistics that can be judged.
     counts : list of int
         Rows of each row group.
     groups : list of (int, int)
@@ -178,7 +179,7 @@ def read_footers(files: Sequence[DataFile], columns: Collection[str] | None = No
         first, metadata = next(read_all)
         footers = Footers(first)
         wanted = {f.name: f.type for f in first if columns is None or f.name in columns}
-        found: dict[str, list[_Entry]] = {name: [] for name in wanted}
+        found: dict[str, list[_Entry]] = {n: [] for n, kind in wanted.items() if readable(kind)}
         _add_file(footers, 0, metadata, found)
         for number, (schema, metadata) in enumerate(read_all, 1):
             for name, kind in wanted.items():
@@ -266,9 +267,10 @@ def _column_ranges(entries: list[_Entry], rows: np.ndarray, kind: pa.DataType) -
             [math.nan if end is None else float(end) / unit for end in ends]
             for ends in ([e.low for e in entries], [e.high for e in entries])
         )
+    low, high = bounded(np.array([low, high], dtype=float))
     return ColumnRanges(
-        np.array(low),
-        np.array(high),
+        low,
+        high,
         np.array([entry.values for entry in entries]),
         np.array([entry.nulls for entry in entries]),
         rows,

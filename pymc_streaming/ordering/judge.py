@@ -92,6 +92,8 @@ class Judgement:
         Adjusted p-values from footers.
     sample : Sample
         What was looked at.
+    n_unjudged : int
+        Columns beside those, whose types cannot be judged.
     """
 
     verdict: str
@@ -102,6 +104,7 @@ class Judgement:
     gap: Gap | None
     by_footers: dict[str, float]
     sample: Sample
+    n_unjudged: int = 0
     _correlograms: dict[tuple[str, ...], list[Correlogram]] = field(default_factory=dict)
 
     @cached_property
@@ -174,6 +177,7 @@ def judge(
     seed: int,
     n_rows: int | None = None,
     advance: Advance | None = None,
+    n_unjudged: int = 0,
 ) -> Judgement:
     """Look at a table.
 
@@ -189,6 +193,8 @@ def judge(
         Rows of the table, where its fragments do not say.
     advance : callable, optional
         Told the fragments read, and all that are to be.
+    n_unjudged : int, default 0
+        Columns that are not in `table`, as their types cannot be judged.
     """
     sample = draw_sample(table, seed, n_rows, advance)
     layout = Layout(sample.start, sample.length, sample.fragment)
@@ -203,8 +209,9 @@ def judge(
     products = [Evidence(r.names, [r.feature], 0.0, r.p_value, r.kinds) for r in relations.found]
     by_footers = {name: min(1.0, column.p_value() * len(ranges)) for name, column in ranges.items()}
     judgement = Judgement(
-        "unknown", "", columns, products, relations.columns, _gap(sample), by_footers, sample
-    )
+        "unknown", "", columns, products, relations.columns, _gap(sample), by_footers, sample,
+        n_unjudged,
+    )  # fmt: skip
     judgement.verdict, judgement.reason = _verdict(judgement)
     return judgement
 
@@ -254,6 +261,12 @@ def _verdict(judgement: Judgement) -> tuple[str, str]:
     if judgement.gap is not None:
         why = judgement.gap.sentence
         return "unknown", f"No order was found in {sample.rows:,} rows, but {why}."
+    if judgement.n_unjudged >= len(judgement.columns):
+        by = "them" if judgement.n_unjudged > 1 else "it"
+        return "unknown", (
+            f"No order was found in {sample.rows:,} rows, but {_not_judged(judgement)}: the rows "
+            f"may be sorted by {by}."
+        )
     return "shuffled", (
         f"No order was found in {sample.rows:,} rows from all over the table{_limits(judgement)}."
     )
@@ -277,11 +290,19 @@ def _too_deep(sample: Sample) -> str:
     return f"{share:.0%} of the rows lie too deep in long row groups to be looked at"
 
 
+def _not_judged(judgement: Judgement) -> str:
+    count = judgement.n_unjudged
+    total = count + len(judgement.columns)
+    return f"{count:,} of {total:,} columns {'were' if count > 1 else 'was'} not judged"
+
+
 def _limits(judgement: Judgement) -> str:
     """What was not looked at, of a table that is called shuffled."""
     said = []
     if judgement.sample.covered < 1:
         said.append(_too_deep(judgement.sample))
+    if judgement.n_unjudged:
+        said.append(_not_judged(judgement))
     untested = sum(not any(f.tests for f in e.features) for e in judgement.columns.values())
     if untested:
         said.append(f"{untested:,} column{'s' * (untested > 1)} had too few distinct values")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats
 
 from pymc_streaming.errors import ArgumentError, OutputError
+from pymc_streaming.ordering.features import MOST_LEVELS
 from pymc_streaming.ordering.judge import Judgement
 from pymc_streaming.ordering.records import ColumnOrder, OrderReport
 from pymc_streaming.ordering.sampling import Sample
@@ -21,12 +24,14 @@ from pymc_streaming.ordering.wording import shown, telling_relations
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_report"]
+__all__ = ["check_picture_file", "plot_report"]
 
 #: Columns that get a panel.
 MOST_PANELS = 4
 #: Points in a panel, and rows that are too few for one.
 MOST_BLOCKS, FEWEST_ROWS = 150, 8
+#: Rows of a level that a point has on average, at least: the share of rarer ones is all noise.
+FEWEST_OF_LEVEL = 5
 #: Half width of the band that one in a hundred points of a shuffled table leaves.
 BAND = 2.576
 #: Stretches that were not read are shown from this share of the table on.
@@ -45,12 +50,46 @@ class Panel:
         NaN where there is none.
     column : ColumnOrder or None
         The column, if it is its values that are drawn.
+    is_share : bool
+        Whether the means lie between 0 and 100 %.
     """
 
     title: str
     label: str
     values: np.ndarray
     column: ColumnOrder | None = None
+    is_share: bool = False
+
+
+def check_picture_file(file: str | Path) -> None:
+    """Refuse a place where no picture can be written, before there is one.
+
+    Parameters
+    ----------
+    file : path
+        Where to save it.
+
+    Raises
+    ------
+    OutputError
+        If it is a folder, its folder is not there or may not be written to, or its suffix says no
+        format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    place = Path(file)
+    formats = sorted(FigureCanvasBase.get_supported_filetypes())
+    if place.is_dir():
+        problem = "this is a folder, expected the name of a file such as order.png"
+    elif place.suffix[1:].lower() not in formats:
+        problem = f"expected a name that ends in one of .{', .'.join(formats)}"
+    elif not place.parent.is_dir():
+        problem = f"there is no folder {str(place.parent)!r}. Make it first"
+    elif not os.access(place if place.exists() else place.parent, os.W_OK):
+        problem = "there is no permission to write there"
+    else:
+        return
+    raise OutputError(f"{file}: the picture cannot be written: {problem}.")
 
 
 def plot_report(report: OrderReport, file: str | Path) -> None:
@@ -73,6 +112,7 @@ def plot_report(report: OrderReport, file: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    check_picture_file(file)
     if report.judgement is None:
         raise ArgumentError("There is no picture: no row of the table was looked at.")
     panels = list(_panels(report, report.judgement))
@@ -128,11 +168,17 @@ def _column_panel(column: ColumnOrder, judgement: Judgement) -> Panel:
     name = shown(column.name)
     values = _numbers(judgement, column.name)
     if what == "share of nulls":
-        return Panel(f"{name}: share of nulls", "nulls, %", 100.0 * ~np.isfinite(values))
-    if judgement.columns[column.name].values is None or what == "mix of levels":
-        level, is_level = _telling_level(judgement, column.name)
+        is_null = 100.0 * np.isnan(values)
+        return Panel(f"{name}: share of nulls", "nulls, %", is_null, is_share=True)
+    is_text = judgement.columns[column.name].values is None
+    levels = _common_levels(judgement, column.name) if is_text or what == "mix of levels" else []
+    if levels and (what != "alphabetical rank" or "mix of levels" in column.findings):
+        level, is_level = _telling_level(levels, _rows(judgement.sample))
         title = f"{name}: share of the level {level!r}"
-        return Panel(title, f"{level}, %", np.where(is_level, 100.0, 0.0))
+        return Panel(title, f"{level}, %", 100.0 * is_level, is_share=True)
+    if is_text:
+        rank = 100.0 * _text_rank(judgement, column.name)
+        return Panel(f"{name}: mean alphabetical rank", "rank, %", rank, is_share=True)
     what = "mean and range" if what == "range" else "mean"
     return Panel(f"{name}: {what}", f"mean ({column.type})", values, column)
 
@@ -155,27 +201,43 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
     return standardised
 
 
-def _telling_level(judgement: Judgement, name: str) -> tuple[str, np.ndarray]:
-    """Of the commonest levels the one whose share varies most from block to block."""
+def _common_levels(judgement: Judgement, name: str) -> list[tuple[str, np.ndarray]]:
+    """Levels of which every point has some rows, the commonest first, and which rows have them."""
+    sample = judgement.sample
+    codes, levels = _codes(judgement, name)
+    counts = np.bincount(codes[codes >= 0], minlength=len(levels))
+    fewest = FEWEST_OF_LEVEL * (_blocks(sample.fragment).max() + 1)
+    common = np.argsort(-counts, kind="stable")[: (counts >= fewest).sum()]
+    return [(shown(str(levels[code].as_py())), codes == code) for code in common[:MOST_LEVELS]]
+
+
+def _telling_level(
+    levels: list[tuple[str, np.ndarray]], block: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """The level whose share varies most from block to block."""
+
+    def variation(level: tuple[str, np.ndarray]) -> float:
+        share = np.bincount(block, level[1]) / np.bincount(block)
+        varies = share.var() / max(share.mean() * (1 - share.mean()), 1e-12)
+        return float(varies * np.sqrt(share.mean()))
+
+    return max(levels, key=variation)
+
+
+def _text_rank(judgement: Judgement, name: str) -> np.ndarray:
+    """The place of each text among all different ones, from 0 to 1; NaN for null."""
+    codes, levels = _codes(judgement, name)
+    rank = np.empty(len(levels))
+    rank[np.asarray(pc.array_sort_indices(levels))] = np.linspace(0, 1, len(levels))
+    placed: np.ndarray = np.where(codes >= 0, rank[codes], np.nan)
+    return placed
+
+
+def _codes(judgement: Judgement, name: str) -> tuple[np.ndarray, pa.Array]:
+    """The levels of a column, and the number of each row's; -1 for null."""
     array = judgement.sample.columns[name]
-    array = array if isinstance(array, pa.Array) else pa.array(array)
-    counts = sorted(array.value_counts().to_pylist(), key=lambda c: -c["counts"])
-    codes = array.dictionary_encode()
-    block = _rows(judgement.sample)
-    best, spread = counts[0]["values"], -1.0
-    for level in [c["values"] for c in counts[:MOST_BLOCKS] if c["values"] is not None]:
-        is_level = _equals(codes, level)
-        share = np.bincount(block, is_level) / np.bincount(block)
-        varies = float(share.var() / max(share.mean() * (1 - share.mean()), 1e-12))
-        if varies * np.sqrt(share.mean()) > spread:
-            best, spread = level, varies * np.sqrt(share.mean())
-    return shown(str(best)), _equals(codes, best)
-
-
-def _equals(codes: pa.DictionaryArray, level: object) -> np.ndarray:
-    number = codes.dictionary.to_pylist().index(level)
-    equal: np.ndarray = np.asarray(codes.indices.fill_null(-1)) == number
-    return equal
+    encoded = (array if isinstance(array, pa.Array) else pa.array(array)).dictionary_encode()
+    return np.asarray(encoded.indices.fill_null(-1)), encoded.dictionary
 
 
 def _rows(sample: Sample) -> np.ndarray:
@@ -206,14 +268,14 @@ def _draw(axis: Axes, panel: Panel, report: OrderReport, sample: Sample) -> None
     means = np.bincount(row_block, np.where(valid, panel.values, 0.0))[kept] / counts[kept]
     mean = panel.values[valid].mean()
     half = BAND * panel.values[valid].std() / np.sqrt(np.median(counts[kept]))
+    low, high = mean - half, mean + half
+    if panel.is_share:
+        low, high = max(low, 0.0), min(high, 100.0)
+    note = ""
     if panel.column is not None:
-        note = _draw_ranges(
-            axis, report, panel.column, np.append(means, [mean - half, mean + half])
-        )
-    else:
-        note = ""
+        note = _draw_ranges(axis, report, panel.column, np.append(means, [low, high]))
     axis.axhspan(
-        mean - half, mean + half, color="tab:blue", alpha=0.3, linewidth=0,
+        low, high, color="tab:blue", alpha=0.3, linewidth=0,
         label="where 99 % of the points of a shuffled table lie",
     )  # fmt: skip
     rows = np.median(np.bincount(row_block))

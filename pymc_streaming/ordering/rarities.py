@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pymc_streaming.ordering.features import takeable
 from pymc_streaming.ordering.footers import ColumnRanges, Footers
 from pymc_streaming.sources.files import DataFile, OpenFiles
 
@@ -96,7 +97,7 @@ def _count(file: DataFile, group: int, name: str) -> int:
     counted = 0
     with OpenFiles().borrow(file, f"row group {group}") as parquet:
         for batch in parquet.iter_batches(row_groups=[group], columns=[name], use_threads=False):
-            values = batch.column(0).drop_null()
+            values = takeable(batch.column(0)).drop_null()
             if pa.types.is_dictionary(values.type):
                 values = values.indices
             if len(values):

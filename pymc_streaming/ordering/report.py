@@ -7,11 +7,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError
-from pymc_streaming.ordering.advice import CHOOSE_OTHERS, STREAM_IT, Advice, advise
+from pymc_streaming.ordering.advice import (
+    CHOOSE_OTHERS,
+    STREAM_IT,
+    Advice,
+    advise,
+    source_line,
+)
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.footers import ColumnRanges, Footers, read_footers
 from pymc_streaming.ordering.judge import Evidence, Judgement, judge
@@ -28,9 +32,9 @@ from pymc_streaming.sources.parquet import ParquetSource
 
 __all__ = ["judge_source", "order_report", "place_of"]
 
-#: Steps of the fit that predictions are for: the default of `Trainer.fit`; more for a large table,
-#: so that the average covers it once.
-STEPS, AVERAGED_PART = 10_000, 0.3
+#: Steps of the fit that predictions are for: the default of `Trainer.fit`; for a large table more,
+#: in thousands, so that the average over its last steps covers the table once.
+STEPS, AVERAGED_STEPS_OF_1000 = 10_000, 300
 #: Rows of a batch, unless asked for otherwise.
 BATCH_SIZE = 4096
 _MANIFEST_SAYS = "A manifest says that the rows were put in uniformly random order."
@@ -128,7 +132,7 @@ def order_report(
     with looking(progressbar) as advance:
         if _is_path(source_or_path):
             stored = open_files(source_or_path, columns)
-            return _of_stored(stored, *sizes, seed, advance, source_or_path)
+            return _of_stored(stored, *sizes, seed, advance, source_or_path, columns)
         if is_table(source_or_path):
             return _of_stored(open_frame(source_or_path, columns), *sizes, seed, advance)
         if columns is not None:
@@ -219,6 +223,7 @@ def _of_stored(
     seed: int,
     advance: Advance,
     path: Paths | None = None,
+    columns: Sequence[str] | None = None,
 ) -> OrderReport:
     table = stored.table()
     schema = {name: str(kind) for name, kind in stored.types.items()}
@@ -231,14 +236,15 @@ def _of_stored(
         facts.add(stored.footers, stored.shards)
     if not table.columns:
         return _unread(facts, "unknown", _NOTHING_TO_JUDGE, batch_size, buffer_size)
-    judgement = judge(table, facts.ranges, seed, None, advance)
+    judgement = judge(table, facts.ranges, seed, None, advance, len(stored.unjudged))
     if stored.is_shuffled and judgement.verdict != "ordered":
         judgement.verdict = "shuffled"
         judgement.reason = (
             f"{_MANIFEST_SAYS} Nothing speaks against it in the {judgement.sample.rows:,} rows "
             "that were looked at."
         )
-    return _report(facts, judgement, batch_size, buffer_size, path)
+    source = None if path is None else source_line(stored.kind, path, columns)
+    return _report(facts, judgement, batch_size, buffer_size, path, source)
 
 
 class _Facts:
@@ -268,6 +274,7 @@ def _report(
     batch_size: int,
     buffer_size: int | None,
     path: Paths | None,
+    source: str | None = None,
 ) -> OrderReport:
     sample = judgement.sample
     rows = facts.rows if facts.rows is not None else sample.n_rows
@@ -276,7 +283,7 @@ def _report(
     in_order, buffered = Stream(batch_size), Stream(batch_size, buffer)
     nbytes = sum(array.nbytes for array in sample.columns.values())
     steps = _steps(rows, batch_size)
-    advice: Advice = advise(judgement, in_order, buffered, steps, path)
+    advice: Advice = advise(judgement, in_order, buffered, steps, path, source)
     columns = tuple(
         _column(name, kind, facts, judgement, in_order, buffered)
         for name, kind in facts.schema.items()
@@ -360,7 +367,7 @@ def _known(error: float) -> float | None:
 
 
 def _steps(rows: int | None, batch_size: int) -> int:
-    return max(STEPS, int(np.ceil((rows or 0) / batch_size / AVERAGED_PART)) + 1)
+    return max(STEPS, 1_000 * math.ceil((rows or 0) / (AVERAGED_STEPS_OF_1000 * batch_size)))
 
 
 def _column(

@@ -140,7 +140,7 @@ def _legend(report: OrderReport) -> str:
 def _rest(report: OrderReport) -> Iterator[str]:
     """What is not in the table."""
     unordered = [shown(column.name) for column in report.columns if column.ordered is False]
-    if unordered and report.sampled_rows and report.verdict != "unknown":
+    if unordered and report.sampled_rows:
         yield f"No order was found in {_names(unordered)}."
     unjudged: dict[str, list[str]] = {}
     for column in report.columns:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
-from pymc_streaming.ordering.features import readable
+from pymc_streaming.ordering.features import readable, takeable
 from pymc_streaming.ordering.footers import Footers, read_footers
 from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.sampling import Table, source_table
@@ -51,6 +51,8 @@ class StoredTable:
         Columns that are not in all files with the same type.
     footers : Footers, optional
         What the footers of Parquet files say.
+    kind : {"parquet", "arrow", ""}
+        Of files; nothing for a table in memory.
     shards : int
         Files; 0 for a table in memory.
     nbytes : int, optional
@@ -66,6 +68,7 @@ class StoredTable:
     read: Read
     uneven: frozenset[str] = frozenset()
     footers: Footers | None = None
+    kind: str = ""
     shards: int = 0
     nbytes: int | None = None
     is_remote: bool = False
@@ -141,7 +144,7 @@ def open_frame(table: Any, columns: Sequence[str] | None = None) -> StoredTable:
 
     def read(index: int, wanted: Sequence[str]) -> Iterator[Sequence[pa.Array]]:
         for batch in arrow.select(wanted).slice(starts[index], _FRAME_ROWS).to_batches():
-            yield [_takeable(column) for column in batch.columns]
+            yield [takeable(column) for column in batch.columns]
 
     counts = [min(_FRAME_ROWS, arrow.num_rows - start) for start in starts]
     return StoredTable({name: arrow.schema.field(name).type for name in names}, counts, read)
@@ -189,7 +192,7 @@ def _open_parquet(
             for batch in parquet.iter_batches(
                 _BATCH_ROWS, row_groups=[group], columns=list(wanted), use_threads=False
             ):
-                yield [batch.column(name) for name in wanted]
+                yield [takeable(batch.column(name)) for name in wanted]
 
     return StoredTable(
         {name: footers.schema.field(name).type for name in names},
@@ -197,6 +200,7 @@ def _open_parquet(
         read,
         frozenset(footers.uneven),
         footers,
+        "parquet",
         len(files),
         footers.stored_bytes,
         not all(file.is_local for file in files),
@@ -228,6 +232,7 @@ def _open_arrow(
             dict.fromkeys(rows.columns, pa.from_numpy_dtype(spec.dtype)),
             counts,
             lambda index, _wanted: rows.read(index),
+            kind="arrow",
             shards=len(files),
             nbytes=nbytes,
             is_remote=is_remote,
@@ -248,16 +253,12 @@ def _open_arrow(
         with _ipc_file(file, wanted) as opened, reading(f"{file.path}, batch {number}"):
             batch = opened.get_batch(number)
             batch.validate(full=True)  # there are no checksums, and Arrow follows any offset
-            yield [_takeable(batch.column(name)) for name in wanted]
+            yield [takeable(batch.column(name)) for name in wanted]
 
     return StoredTable(
-        types, counts, read, frozenset(uneven), None, len(files), nbytes, is_remote, is_shuffled
-    )
-
-
-def _takeable(array: pa.Array) -> pa.Array:
-    """An array from which rows can be taken: Arrow cannot from every kind of string."""
-    return array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
+        types, counts, read, frozenset(uneven), None, "arrow", len(files), nbytes, is_remote,
+        is_shuffled,
+    )  # fmt: skip
 
 
 @contextmanager

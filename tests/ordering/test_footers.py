@@ -12,6 +12,7 @@ from pymc_streaming.sources.files import find_files
 
 RNG = np.random.default_rng(0)
 N = 20_000
+LATE = pa.array(np.arange(N) >= N // 2).cast(pa.int8())
 
 
 def ranges_of(tmp_path: Path, column, row_group_size: int = 1_000, **options) -> ColumnRanges:
@@ -95,6 +96,29 @@ def test_growing_groups_have_growing_ranges_in_any_order(tmp_path):
 def test_nulls_in_the_first_half_only(tmp_path):
     column = pa.array(RNG.normal(size=N), mask=(np.arange(N) < N // 2) & (RNG.random(N) < 0.2))
     assert ranges_of(tmp_path, column).p_value() < 1e-9
+
+
+def test_infinities_are_the_ends_of_ranges(tmp_path):
+    values = np.repeat([-np.inf, 0.0, 1.0, np.inf], N // 4)
+    column = ranges_of(tmp_path, values)
+    assert column.trend > 0.85  # four different ranges, many ties
+    assert column.overlap < 0.01
+    assert column.p_value() < 1e-9
+    mixed = np.where(RNG.random(N) < 0.5, RNG.normal(size=N), np.repeat([-np.inf, np.inf], N // 2))
+    assert ranges_of(tmp_path, mixed).p_value() < 0.02
+    anywhere = np.where(RNG.random(N) < 0.5, RNG.normal(size=N), RNG.choice([-np.inf, np.inf], N))
+    assert ranges_of(tmp_path, anywhere).p_value() > 0.1
+
+
+def test_columns_that_cannot_be_judged_are_left_out(tmp_path):
+    path = tmp_path / "t.parquet"
+    table = {
+        "key": pa.array([b"%06d" % i for i in range(N)], pa.binary()),
+        "flag": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([0, 1], pa.int8()).take(LATE)),
+        "number": np.arange(N),
+    }
+    pq.write_table(pa.table(table), path, row_group_size=1_000)
+    assert set(read_footers(find_files(path, "*")).ranges) == {"number"}
 
 
 def test_without_statistics_nothing_is_claimed(tmp_path):

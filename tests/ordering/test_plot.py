@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pymc_streaming import array_source, errors, order_report
 from pymc_streaming.ordering import sampling
-from pymc_streaming.ordering.plot import plot_report
+from pymc_streaming.ordering.plot import check_picture_file, plot_report
 
 N = 40_000
 
@@ -89,8 +89,37 @@ def test_a_shuffled_table_stays_in_the_band(drawn):
     figure = drawn(order_report({f"x{i}": rng.normal(size=N) for i in range(6)}))
     assert len(figure.axes) == 4
     for axis in figure.axes:
-        low, high = axis.patches[0].get_y(), axis.patches[0].get_y() + axis.patches[0].get_height()
+        low, high = band(axis)
         assert np.mean((points(axis) > low) & (points(axis) < high)) > 0.95
+
+
+def band(axis):
+    return axis.patches[0].get_y(), axis.patches[0].get_y() + axis.patches[0].get_height()
+
+
+def test_of_text_only_common_levels_are_drawn_within_0_and_100_percent(drawn):
+    rng = np.random.default_rng(0)
+    table = {
+        "usual": rng.choice(["a", "b"], N),
+        "skewed": np.where(rng.random(N) < 0.03, "a", rng.integers(0, 10_000, N).astype(str)),
+        "rare": rng.integers(0, 10_000, N).astype(str),
+    }
+    figure = drawn(order_report(pa.table(table)))
+    assert titles(figure) == [
+        "usual: share of the level 'a'", "skewed: share of the level 'a'",
+        "rare: mean alphabetical rank",
+    ]  # fmt: skip
+    for axis in figure.axes:
+        low, high = band(axis)
+        assert 0 <= low < high <= 100
+        assert np.mean((points(axis) >= low) & (points(axis) <= high)) > 0.95
+
+
+def test_a_rank_that_drifts_is_drawn(drawn):
+    text = [f"key {i:06d}" for i in range(N)]
+    (axis,) = drawn(order_report(pa.table({"text": text}))).axes
+    assert axis.get_title(loc="left") == "text: mean alphabetical rank"
+    np.testing.assert_allclose(points(axis), np.linspace(0, 100, len(points(axis))), atol=2)
 
 
 def test_rows_that_were_not_read_are_shown(drawn, tmp_path, monkeypatch):
@@ -117,3 +146,18 @@ def test_other_formats_and_what_cannot_be_drawn(tmp_path):
     known.is_shuffled = True
     with pytest.raises(errors.ArgumentError, match="no row of the table was looked at"):
         plot_report(order_report(known), tmp_path / "order.png")
+
+
+def test_a_place_is_refused_before_there_is_a_picture(tmp_path):
+    check_picture_file(tmp_path / "order.png")
+    check_picture_file(str(tmp_path / "order.SVG"))
+    for name, why in {
+        ".": "this is a folder",
+        "order": "ends in one of .*png",
+        ".png": "ends in one of",
+        "order.unknown": "ends in one of",
+        "no/order.png": "there is no folder",
+    }.items():
+        with pytest.raises(errors.OutputError, match=f"cannot be written: .*{why}"):
+            check_picture_file(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

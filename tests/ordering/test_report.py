@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -137,6 +138,77 @@ def test_every_type_is_listed_and_judged_where_it_can_be(tmp_path):
     assert reasons["list"] == ("no single values",)
     assert reasons["same"] == ("too few distinct values",)
     assert report.schema["date"] == "date32[day]"
+
+
+FEW = 3_000
+TEXTS = [f"{i:06d}" for i in range(FEW)]
+ALMOST_ALL = (np.arange(FEW) >= FEW - 60).astype(int)
+
+
+def unusual() -> dict[str, pa.Array]:
+    """Columns in order, of types that Arrow can do less with."""
+    numbers = pa.array(np.arange(FEW))
+    half = pa.array((np.arange(FEW) >= FEW // 2).astype(np.int8))
+    return {
+        "binary": pa.array([text.encode() for text in TEXTS], pa.binary()),
+        "binary view": pa.array([text.encode() for text in TEXTS], pa.binary_view()),
+        "dictionary of binary": pa.array([b"a", b"b"], pa.binary()).dictionary_encode().take(half),
+        "bool8": pa.ExtensionArray.from_storage(pa.bool8(), half),
+        "list": pa.array([[text] for text in TEXTS]),
+        "struct": pa.array([{"a": i} for i in range(FEW)]),
+        "string view": pa.array(TEXTS, pa.string_view()),
+        "rare string view": pa.array([str(i) for i in ALMOST_ALL], pa.string_view()),
+        "rare decimal": pa.array(ALMOST_ALL).cast(pa.decimal128(19)).cast(pa.decimal32(9)),
+        "half": numbers.cast(pa.float16(), safe=False),
+        "wide decimal": numbers.cast(pa.decimal256(50)),
+    }
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "memory"])
+@pytest.mark.parametrize("name", unusual())
+def test_no_type_stops_the_report(name, form, tmp_path):
+    array = unusual()[name]
+    table = pa.table({name: array, "x": np.random.default_rng(0).normal(size=FEW)})
+    path = tmp_path / f"t.{form}"
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=500)
+    elif form == "arrow":
+        feather.write_feather(table, path, chunksize=500)
+    report = order_report(table if form == "memory" else path)
+    judged = name.endswith(("string view", "decimal", "half"))
+    assert report.columns[0].ordered is (True if judged else None)
+    assert report.columns[0].evidence == ("no single values",) or judged
+    assert report.columns[1].ordered is False
+    assert name in str(report)
+
+
+def test_the_verdict_counts_the_columns_that_were_not_judged():
+    rng = np.random.default_rng(0)
+    table = pa.table({"list": pa.array([[i] for i in range(FEW)]), "x": rng.normal(size=FEW)})
+    report = order_report(table)
+    assert report.verdict == "unknown"
+    assert "1 of 2 columns was not judged: the rows may be sorted by it." in report.reason
+    assert report.columns[1].ordered is False
+    assert "No order was found in x." in str(report)
+    wider = order_report(table.append_column("y", pa.array(rng.normal(size=FEW))))
+    assert wider.verdict == "shuffled"
+    assert "; 1 of 3 columns was not judged" in wider.reason
+    assert order_report(table, columns=["x"]).verdict == "shuffled"
+
+
+@pytest.mark.parametrize("form", ["parquet", "memory"])
+def test_infinities_are_the_largest_and_the_smallest_values(form, tmp_path):
+    rng = np.random.default_rng(0)
+    sign = np.where(np.arange(N) < N // 2, -np.inf, np.inf)
+    usual = rng.random(N) < 0.5
+    x = np.where(usual, rng.normal(size=N), sign)
+    table = {"late": x, "anywhere": np.where(usual, x, rng.permutation(sign)), "sign": sign}
+    path = written(tmp_path / "t.parquet", table)
+    report = order_report(path if form == "parquet" else pa.table(table))
+    assert {column.name: column.ordered for column in report.columns} == {
+        "late": True, "anywhere": False, "sign": True,
+    }  # fmt: skip
+    assert "share of nulls" not in report.columns[0].findings
 
 
 def test_of_a_source_it_is_the_batches_that_count(tmp_path):
@@ -332,6 +404,19 @@ def test_what_to_do_depends_on_what_a_buffer_can_do(tmp_path):
     assert enough.buffer_size == 200_000
     assert enough.error_buffered == 0.0
     assert enough.recommendation.startswith("Stream it with shuffle=True")
+
+
+def test_why_an_order_does_no_harm():
+    small = order_report({"x": np.arange(20_000)})
+    assert "In 10,000 steps, about 2,000 passes over the table, the order" in small.recommendation
+    x = np.random.default_rng(0).normal(size=(50_000, 4))
+    local = order_report({"x": np.sort(x, axis=1).ravel()})
+    assert "too weak, or too local, to matter" in local.recommendation
+
+
+def test_the_fit_is_the_trainers_default_or_longer_by_thousands():
+    steps = [order_report(np.zeros(N), batch_size=size).steps for size in (14, 13, 10)]
+    assert steps == [10_000, 11_000, 14_000]
 
 
 def test_the_default_buffer_is_the_loaders():

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+import pymc_streaming
 from pymc_streaming import ColumnOrder, DataLoader, OrderReport, RelationOrder, order_report
 from pymc_streaming.ordering.show import _bytes, as_text, print_report
 
@@ -124,6 +126,23 @@ def test_python_that_can_be_pasted(path):
     source = np.zeros(N)
     loader = eval(line, {"DataLoader": DataLoader, "source": source})
     assert (loader.batch_size, loader.buffer_size) == (500, N)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_the_source_can_be_pasted_too(kind, tmp_path):
+    path = tmp_path / f"it's a table.{kind}"
+    table = pa.table({"day": columns()["day"], "noise": columns()["noise"]})
+    write = pq.write_table if kind == "parquet" else pyarrow.feather.write_feather
+    write(table, path)
+    text = order_report(path, columns=["day"], batch_size=500).recommendation
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    scope = {"DataLoader": DataLoader, f"{kind}_source": getattr(pymc_streaming, f"{kind}_source")}
+    exec(lines[0], scope)
+    loader = eval(lines[1], scope)
+    assert [spec.columns for spec in scope["source"].layout.values()] == [("day",)]
+    assert loader.buffer_size == N
+    given = order_report(DataLoader(scope["source"], batch_size=500, shuffle=True))
+    assert "source = " not in given.recommendation
 
 
 def test_several_paths_are_shuffled_from_python(path):

@@ -114,8 +114,11 @@ def _inspect(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from pymc_streaming.ordering import order_report
+    from pymc_streaming.ordering.plot import check_picture_file, plot_report
     from pymc_streaming.ordering.show import print_report
 
+    if options.plot is not None:
+        check_picture_file(options.plot)
     try:
         report = order_report(
             _one_or_all(options.source),
@@ -135,8 +138,6 @@ def _inspect(options: argparse.Namespace) -> None:
     else:
         print_report(report, Console())
     if options.plot is not None:
-        from pymc_streaming.ordering.plot import plot_report
-
         plot_report(report, options.plot)
         print(f"The picture is in {options.plot}.", file=sys.stderr)
 

@@ -68,7 +68,9 @@ def shuffle_command(path: Paths | None) -> str:
     return f"pymc-streaming shuffle {shlex.quote(os.fspath(path))} shuffled --seed 0"
 
 
-def source_line(kind: str, path: Paths, columns: Sequence[str] | None) -> str:
+def source_line(
+    kind: str, path: Paths, columns: Sequence[str] | None, has_text: bool = False
+) -> str:
     """The line that makes the source of files.
 
     Parameters
@@ -79,6 +81,8 @@ def source_line(kind: str, path: Paths, columns: Sequence[str] | None) -> str:
         Where they are.
     columns : sequence of str, optional
         Those that were asked for.
+    has_text : bool, default False
+        Whether one of them holds text, which a model takes as levels.
 
     Examples
     --------
@@ -91,7 +95,8 @@ def source_line(kind: str, path: Paths, columns: Sequence[str] | None) -> str:
     else:
         where = [os.fspath(one) for one in path]
     chosen = "" if columns is None else f", columns={list(columns)!r}"
-    return f"source = {kind}_source({where!r}{chosen})"
+    levels = ', categories="auto"' if has_text else ""
+    return f"source = {kind}_source({where!r}{chosen}{levels})"
 
 
 def off_by(error: float) -> str:

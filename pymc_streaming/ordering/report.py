@@ -243,7 +243,8 @@ def _of_stored(
             f"{_MANIFEST_SAYS} Nothing speaks against it in the {judgement.sample.rows:,} rows "
             "that were looked at."
         )
-    source = None if path is None else source_line(stored.kind, path, columns)
+    has_text = any("string" in kind for kind in schema.values())
+    source = None if path is None else source_line(stored.kind, path, columns, has_text)
     return _report(facts, judgement, batch_size, buffer_size, path, source)
 
 

@@ -29,6 +29,7 @@ from pymc_streaming.errors import (
 )
 
 __all__ = [
+    "TABLES",
     "DataFile",
     "OpenFiles",
     "Paths",
@@ -47,7 +48,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _STREAM_BYTES = 256 * 1024
 
 # Kinds of tables by the ends of their names, in any case of letters.
-_TABLES = {
+TABLES = {
     "parquet": ("*.parquet",),
     "arrow": ("*.arrow", "*.feather", "*.ipc"),
     "csv": ("*.csv", "*.csv.gz"),
@@ -153,7 +154,7 @@ def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
     MissingFileError
         If a path leads to no file.
     """
-    files = find_files(path, *itertools.chain.from_iterable(_TABLES.values()))
+    files = find_files(path, *itertools.chain.from_iterable(TABLES.values()))
     first: dict[str, str] = {}
     for file in files:
         first.setdefault(_kind_of(file) or "parquet", file.path)
@@ -168,7 +169,7 @@ def find_tables(path: Paths) -> tuple[str, list[DataFile]]:
 def _kind_of(file: DataFile) -> str | None:
     """The kind that the end of the name tells."""
     name = file.path.lower()
-    for kind, patterns in _TABLES.items():
+    for kind, patterns in TABLES.items():
         if name.endswith(tuple(pattern[1:] for pattern in patterns)):
             return kind
     return None
@@ -227,7 +228,7 @@ def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool
             "whose names begin with '.' or '_' are ignored). Check the path, or name the files "
             "with a glob."
         )
-    tables = tuple(itertools.chain.from_iterable(_TABLES.values()))
+    tables = tuple(itertools.chain.from_iterable(TABLES.values()))
     if set(patterns) <= set(tables):  # not a choice among the files
         others = sorted(name for name in set(shown) - set(found) if _matches(name, tables))
         if others:

@@ -15,7 +15,7 @@ from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from pymc_streaming.errors import ArgumentError, ManifestError, MissingFileError
-from pymc_streaming.sources.files import _TABLES, find_files
+from pymc_streaming.sources.files import TABLES, find_files
 
 __all__ = [
     "MANIFEST_NAME",
@@ -37,7 +37,7 @@ _LAYOUT = 2
 _SAMPLED_TAIL, _SAMPLED_BLOCK, _SAMPLED_BLOCKS = 2**16, 2**12, 16
 
 # Tables of all kinds: a reader of one kind refuses a folder that has others as well.
-_PATTERNS = tuple(chain.from_iterable(_TABLES.values()))
+_PATTERNS = tuple(chain.from_iterable(TABLES.values()))
 
 _NOT_A_MANIFEST = (
     AttributeError,

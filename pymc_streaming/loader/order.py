@@ -19,7 +19,7 @@ __all__ = ["Order", "Position", "even_permutation"]
 Position = tuple[int, int]
 
 # Ranges of so many numbers are not split on.
-_FEW = 7
+_FEW = 3
 
 
 def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
@@ -45,7 +45,7 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Notes
     -----
-    The van der Corput sequence, scrambled as by Owen, for any `n`, cut off at ranges of 7 numbers,
+    The van der Corput sequence, scrambled as by Owen, for any `n`, cut off at ranges of 3 numbers,
     and begun anywhere.
 
     References
@@ -55,8 +55,8 @@ def even_permutation(n: int, generator: np.random.Generator) -> np.ndarray:
 
     Examples
     --------
-    >>> even_permutation(16, np.random.default_rng(1)) // 4  # quarters
-    array([3, 0, 2, 1, 3, 0, 2, 1, 3, 0, 2, 1, 3, 0, 2, 1])
+    >>> even_permutation(8, np.random.default_rng(1)) // 2  # quarters
+    array([3, 0, 2, 1, 3, 0, 2, 1])
     """
     if n == 0:
         return np.zeros(0, dtype=int)

@@ -24,7 +24,7 @@ AVERAGED_PART = 0.3
 #: Stretches in a period of the slowest wave that they show in full.
 PERIOD = 8
 #: Fragments of a part of the table that the loader does not halve any more.
-FEW = 7
+FEW = 3
 #: Points of an integral over the distance of two rows.
 POINTS = 4_096
 #: Part of the error of a fit to shuffled rows that an order must add to it.

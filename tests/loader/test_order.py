@@ -19,7 +19,7 @@ def test_it_is_a_permutation_given_by_the_seed(n, seed):
     assert order.tolist() == drawn(n, seed).tolist()
 
 
-@given(st.integers(0, 6), st.integers(4, 40), st.integers(0, 2**32), st.data())
+@given(st.integers(0, 6), st.integers(2, 40), st.integers(0, 2**32), st.data())
 def test_every_stretch_has_one_number_from_each_stratum(digits, width, seed, data):
     strata = 2**digits
     order = drawn(strata * width, seed)
@@ -52,19 +52,12 @@ def test_every_number_is_equally_likely_at_every_place(n):
     assert statistic < freedom + 10 * np.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize(("n", "period"), [(96, 3), (80, 5), (224, 7), (48, 3)])
-def test_a_period_is_mixed_as_well_as_in_a_random_order(n, period):
-    """Splitting ranges down to single numbers gave up to three times the variance."""
-    marked = (np.arange(n) % period == 0) - 1 / period
-    size = n // period
-    variances = {
-        name: np.var([marked[orders[seed]][:size].mean() for seed in range(2000)])
-        for name, orders in (
-            ("even", [drawn(n, seed) for seed in range(2000)]),
-            ("any", [np.random.default_rng(seed).permutation(n) for seed in range(2000)]),
-        )
-    }
-    assert variances["even"] < 1.3 * variances["any"]
+@pytest.mark.parametrize("n", [21, 48, 96, 192])
+def test_a_short_period_is_mixed_as_well_as_by_independent_draws(n):
+    """Splitting ranges down to single numbers gave twice the variance."""
+    marked = (np.arange(n) % 3 == 0) - 1 / 3
+    means = [marked[drawn(n, seed)][: n // 3].mean() for seed in range(2000)]
+    assert np.var(means) < 1.1 * marked.var() / (n // 3)
 
 
 def test_windows_over_a_sorted_table_are_alike():

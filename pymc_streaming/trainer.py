@@ -22,7 +22,7 @@ from pymc_streaming.errors import (
     OrderedDataError,
     OrderedDataWarning,
 )
-from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.progress import FitProgress, History, Recorder
@@ -46,7 +46,7 @@ logger = logging.getLogger("pymc_streaming")
 # Most steps between two looks at whether they were finite.
 LONGEST_CHUNK = 64
 # A fit leaves about this many entries in the history, however long it is.
-RECORDS = 1_000
+RECORDS = 400
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25
 # Noise of the last iterate, in posterior standard deviations, that an average does not undo.
@@ -244,9 +244,8 @@ class Trainer:
             FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
             loader.stream(self._position) as stream,
         ):
-            first = next(stream)
             if self._step is None:
-                self._step = self._prepare(first)
+                self._step = self._prepare(stream.peek())
                 self._variables = self._model_variables()
             elif self._variables != self._model_variables():
                 raise ArgumentError(
@@ -254,7 +253,7 @@ class Trainer:
                     "a new Trainer for it."
                 )
             try:
-                self._loop(n, first, stream, progress)
+                self._loop(n, stream, progress)
             except KeyboardInterrupt:
                 logger.warning(
                     "Interrupted after %d steps. What is returned is as noisy as the learning rate "
@@ -265,7 +264,6 @@ class Trainer:
                 self._warn_if_moving(n)
                 self._settled += n
             finally:
-                self._binding.release()
                 self.approximation = self._guide.write(*self._step.averages())
                 self.approximation.hist = self.history.loss
         return self.approximation
@@ -306,16 +304,9 @@ class Trainer:
         # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
         initial_scale = 0.01 / math.sqrt(loader.total_size)
         self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
-        step = Step(
-            self._binding.static(self.model.logp()),
-            [self._binding.static(term) for term in self.model.logp(vars=streamed, sum=False)],
-            self._binding.slots,
-            self._guide,
-            self.optimizer,
-            self._compile_kwargs,
-        )
+        step = Step(self._binding, streamed, self._guide, self.optimizer, self._compile_kwargs)
         started = time.perf_counter()
-        step.compile()
+        step.compile(batch)
         logger.info(
             "Compiled in %.1f s; a pass is %s rows, %.6g batches of %s.",
             time.perf_counter() - started,
@@ -325,53 +316,46 @@ class Trainer:
         )
         return step
 
-    def _loop(
-        self, n: int, batch: Mapping[str, np.ndarray], stream: BatchStream, progress: FitProgress
-    ) -> None:
-        step, hand_over = self._step, self._binding.hand_over
+    def _loop(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
+        step, batch_size = self._step, self.dataloader.batch_size
         assert step is not None
-        step.resume()
-        batch_size = self.dataloader.batch_size
         average_from = self._average_from(n)
         record_every = max(1, n // RECORDS)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()
-        done, size = 0, 1
+        done, longest = 0, 1
         while done < n:
-            size = min(size, n - done)
-            began, base, last_position = clock(), self._steps, self._position
-            noise = self._random.standard_normal((size, self._guide.size), step.noise_dtype.type)
-            rates = self._rates(done, done + size, n).astype(step.noise_dtype)
-            weights = averaging_weights(done, done + size, average_from).astype(step.noise_dtype)
-            positions = []
+            began, base = clock(), self._steps
+            # Up to the next step whose loss is recorded, and the last is one.
+            size = min(longest, record_every - done % record_every, max(1, n - 1 - done))
+            batches = stream.take(size)
+            size = count_rows(batches) // batch_size
+            noise = self._random.standard_normal((size, self._guide.size))
+            rates = self._rates(done, done + size, n)
+            weights = averaging_weights(done, done + size, average_from)
             try:
-                for k in range(size):
-                    if done or k:
-                        batch = next(stream)
-                    positions.append(stream.position)
-                    hand_over(batch)
-                    if (done + k) % record_every == 0 or done + k == n - 1:
-                        loss = step.loss(noise[k])
-                        if not math.isfinite(loss):
-                            break
+                if done % record_every == 0 or done == n - 1:
+                    loss = step.loss(nth_batch(batches, 0, batch_size), noise[0])
+                    if math.isfinite(loss):
                         seconds = before + clock() - started
-                        self._recorder.add(base + k + 1, loss, (base + k + 1) * batch_size, seconds)
+                        self._recorder.add(base + 1, loss, (base + 1) * batch_size, seconds)
                         progress.seen(loss)
-                    step(base + k, noise[k], rates[k, ...], weights[k, ...])
+                        step(batches, noise, rates, weights)
+                else:
+                    step(batches, noise, rates, weights)
             finally:
                 good = step.completed - base
                 self._steps += good
                 self._seconds = before + clock() - started
-                if good:
-                    self._position = positions[good - 1]
+                self._position = stream.position(good)
             if good < size:
                 self._recorder.forget_after(self._steps)
-                raise self._explain(positions[good - 1] if good else last_position, noise[good])
+                raise self._explain(nth_batch(batches, good, batch_size), noise[good])
             done += size
             progress.update(done)
-            # Short enough to show progress and to notice a failed step soon.
-            size = min(LONGEST_CHUNK, 2 * size) if clock() - began < progress.INTERVAL else 1
+            # Short enough to show progress and to notice Ctrl-C soon.
+            longest = min(LONGEST_CHUNK, 2 * longest) if clock() - began < progress.INTERVAL else 1
 
     def _average_from(self, n: int) -> int:
         loader = self.dataloader
@@ -382,11 +366,9 @@ class Trainer:
             return self.optimizer.rates(start, stop, n) * n / (n + self._settled)
         return np.zeros(stop - start)  # PyMC's update functions bring their own
 
-    def _explain(self, position: tuple[int, int], noise: np.ndarray) -> FitError:
-        """The error for the step at `position`, which could not be taken."""
-        with self.dataloader.stream(position) as stream:
-            batch = next(stream)
-        rows = self.dataloader.locate(position, self.dataloader.batch_size)
+    def _explain(self, batch: Mapping[str, np.ndarray], noise: np.ndarray) -> FitError:
+        """The error for the next step, which could not be taken."""
+        rows = self.dataloader.locate(self._position, self.dataloader.batch_size)
         where = f"Step {self._steps + 1:,}, on {rows},"
         return explain(self._binding, self._guide, batch, noise, where)
 
@@ -403,12 +385,13 @@ class Trainer:
         guide = self._guide
         reach = self._rates(self._average_from(n), n, n).sum()
         location, scales = self._step.averages()
-        lead = np.abs(guide.location.get_value() - location)
-        scale_lead = np.abs(guide.scales["log_scale"].get_value() - scales["log_scale"])
+        lead = np.abs(guide.location - location)
+        log_scale = scales[: guide.size]
+        scale_lead = np.abs(guide.scales[: guide.size] - log_scale)
         suspect = (
             (lead > MOVING * 0.5 * reach)
             | (scale_lead > MOVING * 0.5 * reach / guide.scales_every)
-            | (lead > COARSE * np.exp(scales["log_scale"]))
+            | (lead > COARSE * np.exp(log_scale))
         )
         moving = [name for name, where, *_ in guide.group.ordering.values() if suspect[where].any()]
         if moving:

@@ -1,7 +1,15 @@
 """Loading: order, shuffling, reading ahead, batches."""
 
+from pymc_streaming.loader.buffer import count_rows, nth_batch
 from pymc_streaming.loader.loader import DataLoader
 from pymc_streaming.loader.shuffle import ShuffleBuffer, shuffle_buffer
 from pymc_streaming.loader.stream import BatchStream
 
-__all__ = ["BatchStream", "DataLoader", "ShuffleBuffer", "shuffle_buffer"]
+__all__ = [
+    "BatchStream",
+    "DataLoader",
+    "ShuffleBuffer",
+    "count_rows",
+    "nth_batch",
+    "shuffle_buffer",
+]

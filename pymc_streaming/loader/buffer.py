@@ -1,20 +1,24 @@
-"""Blocks of rows: skipping, shuffling within a bounded window, cutting into batches."""
+"""Blocks of rows: skipping, shuffling within a bounded window."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pymc_streaming.loader.order import Position
 from pymc_streaming.sources import Block
 
-__all__ = ["batches", "count_rows", "drop_rows", "shuffle_windows"]
+__all__ = ["count_rows", "drop_rows", "nth_batch", "shuffle_windows"]
 
 
 def count_rows(block: Block) -> int:
     """Rows of a block."""
     return len(next(iter(block.values())))
+
+
+def nth_batch(batches: Block, number: int, batch_size: int) -> Block:
+    """Batch `number`, from 0, of several that lie one after the other; not copied."""
+    return _rows(batches, number * batch_size, (number + 1) * batch_size)
 
 
 def drop_rows(blocks: Iterable[Block], n_rows: int) -> Iterator[Block]:
@@ -77,48 +81,6 @@ def shuffle_windows(
         yield from _permuted(scratch, permutation(window, filled), piece)
 
 
-def batches(
-    blocks: Iterable[tuple[Position, Block]], size: int
-) -> Generator[tuple[Position, Block]]:
-    """Cut blocks into batches of `size` rows, whatever their boundaries.
-
-    Parameters
-    ----------
-    blocks : iterable of (position, Block)
-        Blocks, each with the position of its first row.
-    size : int
-        Rows in a batch.
-
-    Yields
-    ------
-    position : (int, int)
-        Where the rows after the batch begin.
-    batch : Block
-        Views of a block where one holds the whole batch. The last may be short.
-    """
-    parts: list[Block] = []
-    held = 0
-    position = (0, 0)
-    for (epoch, row), block in blocks:
-        count, start = count_rows(block), 0
-        if held:
-            start = min(size - held, count)
-            parts.append(_rows(block, 0, start))
-            held += start
-            if held == size:
-                yield (epoch, row + start), _concatenated(parts)
-                parts, held = [], 0
-        while count - start >= size:
-            yield (epoch, row + start + size), _rows(block, start, start + size)
-            start += size
-        if start < count:
-            parts.append(_rows(block, start, count))
-            held += count - start
-        position = (epoch, row + count)
-    if held:
-        yield position, _concatenated(parts)
-
-
 def _rows(block: Block, start: int, stop: int) -> Block:
     return {name: array[start:stop] for name, array in block.items()}
 
@@ -128,9 +90,3 @@ def _permuted(block: Block, permutation: np.ndarray, piece: int) -> Iterator[Blo
     for start in range(0, len(permutation), piece):
         indices = permutation[start : start + piece]
         yield {name: np.take(array, indices, axis=0, mode="clip") for name, array in block.items()}
-
-
-def _concatenated(parts: list[Block]) -> Block:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

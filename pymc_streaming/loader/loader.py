@@ -6,12 +6,14 @@ import zlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.buffer import batches, count_rows, drop_rows, shuffle_windows
+from pymc_streaming.loader.buffer import count_rows, drop_rows, shuffle_windows
 from pymc_streaming.loader.order import Order, Position
+from pymc_streaming.loader.packing import Memory, Packed, pack
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
@@ -181,12 +183,16 @@ class DataLoader:
             if self._latest is token:  # an older iteration does not move the state
                 self._position = position
 
-        with closing(self._in_background(self._one_epoch(epoch, row))) as blocks:
-            for position, batch in batches(blocks, self.batch_size):
-                arrive(position)
-                if self.drop_last and count_rows(batch) < self.batch_size:
-                    break
-                yield batch
+        memory = Memory(self.layout, self.batch_size)
+        with closing(self._packed(self._one_epoch(epoch, row), memory)) as stream:
+            for packed in stream:
+                for start in range(0, packed.n_rows, self.batch_size):
+                    stop = min(start + self.batch_size, packed.n_rows)
+                    arrive(packed.position(stop))
+                    if self.drop_last and stop - start < self.batch_size:
+                        continue  # the position of the next epoch follows
+                    yield {name: array.copy() for name, array in packed.rows(start, stop).items()}
+                memory.give_back(packed.arrays)
         arrive((epoch + 1, 0))
 
     def stream(self, position: Position = (0, 0)) -> BatchStream:
@@ -210,8 +216,9 @@ class DataLoader:
                 f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows "
                 "there are; choose a smaller batch_size."
             )
-        blocks = self._in_background(self._all_epochs(*position))
-        return BatchStream(blocks, self.batch_size, position)
+        memory = Memory(self.layout, self.batch_size)
+        packed = self._packed(self._all_epochs(*position), memory)
+        return BatchStream(packed, memory, self.batch_size, position)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
         """Zeros of the shape of a batch, for ``pm.Data``.
@@ -352,12 +359,13 @@ class DataLoader:
             return read_parallel(read, fragments, self.num_workers, self.prefetch, _nbytes)
         return (block for fragment in fragments for block in read(fragment))
 
-    def _in_background(
-        self, blocks: Generator[tuple[Position, Block]]
-    ) -> Generator[tuple[Position, Block]]:
+    def _packed(
+        self, blocks: Generator[tuple[Position, Block]], memory: Memory
+    ) -> Generator[Packed]:
+        packed = pack(blocks, memory)
         if self.num_workers == 0:
-            return blocks
-        return read_ahead(blocks, self.prefetch, lambda item: _nbytes(item[1]))
+            return packed
+        return read_ahead(packed, self.prefetch, attrgetter("nbytes"))
 
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from types import TracebackType
 
-from pymc_streaming.loader.buffer import batches
 from pymc_streaming.loader.order import Position
+from pymc_streaming.loader.packing import Memory, Packed
 from pymc_streaming.sources import Block
 
 __all__ = ["BatchStream"]
@@ -15,30 +15,73 @@ __all__ = ["BatchStream"]
 class BatchStream:
     """Full batches without end; made by :meth:`DataLoader.stream`.
 
-    Attributes
-    ----------
-    position : (int, int)
-        Where the rows after the latest batch begin: ``loader.stream(position)`` goes on there.
+    Iterating it gives one batch at a time, `take` several. Their arrays are used again for later
+    ones: copy what is to be kept.
     """
 
     def __init__(
-        self, blocks: Generator[tuple[Position, Block]], batch_size: int, position: Position
+        self, packed: Generator[Packed], memory: Memory, batch_size: int, position: Position
     ) -> None:
-        self._blocks = blocks
-        self._batches = batches(blocks, batch_size)
-        self.position = position
+        self._packed, self._memory, self._batch_size = packed, memory, batch_size
+        self._current = Packed({}, 0, [])
+        self._latest = slice(0, 0)  # rows of the current one that were taken last
+        self._start = position
+
+    def take(self, most: int) -> Block:
+        """The next batches, one after the other in memory.
+
+        Parameters
+        ----------
+        most : int
+            Batches wanted, 1 or more.
+
+        Returns
+        -------
+        Block
+            At least one batch. Valid until the next call.
+        """
+        start, size = self._next_rows(), self._batch_size
+        stop = min(start + most * size, self._current.n_rows // size * size)
+        self._latest = slice(start, stop)
+        return self._current.rows(start, stop)
+
+    def peek(self) -> Block:
+        """The next batch, which `take` gives again."""
+        start = self._next_rows()
+        return self._current.rows(start, start + self._batch_size)
+
+    def position(self, n_batches: int | None = None) -> Position:
+        """Where the rows begin that follow: ``loader.stream(position)`` goes on there.
+
+        Parameters
+        ----------
+        n_batches : int, optional
+            That follow the first so many of the batches taken last. Default: all of them.
+        """
+        row = self._latest.stop
+        if n_batches is not None:
+            row = self._latest.start + n_batches * self._batch_size
+        return self._current.position(row) if row else self._start
+
+    def _next_rows(self) -> int:
+        """Make sure of a batch that was not taken; the row where it begins."""
+        # Less than a batch is left only before an error, which comes next.
+        while self._current.n_rows - self._latest.stop < self._batch_size:
+            if self._current.n_rows:
+                self._start = self.position()
+                self._memory.give_back(self._current.arrays)
+            self._current, self._latest = next(self._packed), slice(0, 0)
+        return self._latest.stop
 
     def __iter__(self) -> BatchStream:
         return self
 
     def __next__(self) -> Block:
-        self.position, batch = next(self._batches)
-        return batch
+        return self.take(1)
 
     def close(self) -> None:
         """Stop reading."""
-        self._batches.close()
-        self._blocks.close()
+        self._packed.close()
 
     def __enter__(self) -> BatchStream:
         return self

@@ -1,19 +1,18 @@
 """Batches and the model's ``pm.Data``: which array goes where, and how it gets there.
 
-The compiled step does not read ``pm.Data``. It reads slots, shared variables of the batch's
-own static shape that stand in for the placeholders in the graph, so that every backend
-compiles and the model is never left holding a batch.
+The compiled step does not read ``pm.Data``. It takes the arrays of a batch as arguments, of the
+batch's own static shape, in the place of the placeholders in the graph. So every backend compiles,
+nothing has to be set before a step, and the model is never left holding a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
+import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import graph_replace
 from pytensor.tensor.variable import TensorVariable
@@ -54,38 +53,34 @@ class Binding:
             key: _placeholder(model, name, key, batch[key]) for key, name in self.names.items()
         }
         self.n_rows = len(next(iter(batch.values())))
-        self._slots: dict[str, Any] = {}
+        self._inputs: dict[str, TensorVariable] = {}
         self._convert: dict[str, np.dtype | None] = {}
         for key, placeholder in self.placeholders.items():
             dtype = np.dtype(placeholder.dtype)
             self._convert[key] = None if batch[key].dtype == dtype else dtype
-            value = self._converted(key, batch[key])
-            self._slots[key] = pytensor.shared(
-                value, name=self.names[key], shape=value.shape, borrow=True
-            )
+            self._inputs[key] = pt.tensor(self.names[key], shape=batch[key].shape, dtype=dtype)
 
     def static(self, expression: TensorVariable) -> TensorVariable:
-        """The same expression, reading the slots instead of the placeholders."""
-        replacements = {self.placeholders[key]: slot for key, slot in self._slots.items()}
+        """The same expression, of the arrays of a batch instead of the placeholders."""
+        replacements = {self.placeholders[key]: array for key, array in self._inputs.items()}
         return graph_replace(expression, replacements, strict=False)
 
     @property
-    def slots(self) -> list[SharedVariable]:
-        """The variables that hold the batch in compiled functions."""
-        return list(self._slots.values())
+    def inputs(self) -> list[TensorVariable]:
+        """The variables that stand for the arrays of a batch, in the order of `arrays`."""
+        return list(self._inputs.values())
 
-    def hand_over(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Make `batch` what the compiled functions see; its arrays are not copied."""
-        for key, slot in self._slots.items():
-            array = batch[key]
-            if self._convert[key] is not None:
-                array = self._converted(key, array)
-            slot.set_value(array, borrow=True)
+    def arrays(self, batches: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The arrays of one or more batches as compiled functions take them.
 
-    def release(self) -> None:
-        """Let go of the batch that was handed over last."""
-        for slot in self._slots.values():
-            slot.set_value(np.zeros(slot.type.shape, slot.dtype), borrow=True)
+        They are not copied, unless a placeholder has another type.
+
+        Raises
+        ------
+        PlaceholderError
+            If that type cannot hold a whole number that is there.
+        """
+        return tuple(self._converted(key, batches[key]) for key in self._inputs)
 
     @contextmanager
     def in_placeholders(self, batch: Mapping[str, np.ndarray]) -> Iterator[None]:

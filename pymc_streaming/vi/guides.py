@@ -9,16 +9,14 @@ translates them into the parameters of PyMC's own approximation.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from typing import override
 
 import numpy as np
 import pymc as pm
 import pytensor
-import pytensor.tensor as pt
 from pymc.variational.opvi import Approximation
-from pytensor.tensor.sharedvar import TensorSharedVariable
-from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.vi.kernels import deviate
 
 __all__ = ["GUIDES", "FullRankGuide", "Guide", "MeanFieldGuide"]
 
@@ -43,10 +41,10 @@ class Guide(abc.ABC):
         PyMC's approximation, which `write` fills in.
     size : int
         Number of unconstrained parameters d.
-    location : TensorSharedVariable
-        Mean, shape (d,).
-    scales : dict of str to TensorSharedVariable
-        Everything that is not the location.
+    location : ndarray of float64, shape (d,)
+        Mean.
+    scales : ndarray of float64
+        Logarithms of d standard deviations, then whatever else the family has.
     scales_every : int
         Steps from one move of the scales to the next.
     """
@@ -59,35 +57,30 @@ class Guide(abc.ABC):
         self.approximation = self._make_approximation(model, random_seed)
         (self.group,) = self.approximation.groups
         self.size: int = int(self.group.ddim)
-        start = self.group.params_dict["mu"].get_value()
-        self.location = _shared(start, "location")
-        self.scales = self._initial_scales(float(np.log(initial_scale)))
+        self.location = np.array(self.group.params_dict["mu"].get_value(), dtype=np.float64)
+        self.scales = np.zeros(self._n_scales())
+        self.scales[: self.size] = np.log(initial_scale)
 
     @abc.abstractmethod
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation: ...
 
     @abc.abstractmethod
-    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]: ...
+    def _n_scales(self) -> int: ...
 
     @abc.abstractmethod
-    def deviation(self, noise: TensorVariable) -> TensorVariable:
-        """What standard normal `noise`, shape (d,), adds to the location in a draw."""
-
-    @abc.abstractmethod
-    def entropy(self) -> TensorVariable:
-        """Entropy of the Gaussian, in nats."""
-
-    @abc.abstractmethod
-    def write(self, location: np.ndarray, scales: Mapping[str, np.ndarray]) -> Approximation:
+    def write(self, location: np.ndarray, scales: np.ndarray) -> Approximation:
         """Put parameter values into the PyMC approximation and return it."""
 
-    @property
-    def parameters(self) -> list[TensorSharedVariable]:
-        """All parameters, the location first."""
-        return [self.location, *self.scales.values()]
+    def draw(self, noise: np.ndarray) -> np.ndarray:
+        """The draw that standard normal `noise`, shape (d,), stands for."""
+        deviation = np.empty(self.size)
+        deviate(self.scales, noise, deviation)
+        return self.location + deviation
 
-    def _gaussian_constant(self) -> float:
-        return 0.5 * self.size * float(np.log(2.0 * np.pi * np.e))
+    def entropy(self) -> float:
+        """Entropy of the Gaussian, in nats."""
+        constant = 0.5 * self.size * np.log(2.0 * np.pi * np.e)
+        return float(self.scales[: self.size].sum() + constant)
 
 
 class MeanFieldGuide(Guide):
@@ -105,22 +98,14 @@ class MeanFieldGuide(Guide):
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.MeanField(model=model, random_seed=random_seed)
 
-    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]:
-        return {"log_scale": _shared(np.full(self.size, log_scale), "log_scale")}
+    def _n_scales(self) -> int:
+        return self.size
 
     @override
-    def deviation(self, noise: TensorVariable) -> TensorVariable:
-        return pt.exp(self.scales["log_scale"]) * noise
-
-    @override
-    def entropy(self) -> TensorVariable:
-        return self.scales["log_scale"].sum() + self._gaussian_constant()
-
-    @override
-    def write(self, location: np.ndarray, scales: Mapping[str, np.ndarray]) -> Approximation:
+    def write(self, location: np.ndarray, scales: np.ndarray) -> Approximation:
         parameters = self.group.params_dict
         parameters["mu"].set_value(_float_x(location))
-        parameters["rho"].set_value(_float_x(_softplus_inverse(np.exp(scales["log_scale"]))))
+        parameters["rho"].set_value(_float_x(_softplus_inverse(np.exp(scales))))
         return self.approximation
 
 
@@ -137,28 +122,14 @@ class FullRankGuide(Guide):
     def _make_approximation(self, model: pm.Model, random_seed: int | None) -> Approximation:
         return pm.FullRank(model=model, random_seed=random_seed)
 
-    def _initial_scales(self, log_scale: float) -> dict[str, TensorSharedVariable]:
-        below = self.size * (self.size - 1) // 2
-        return {
-            "log_scale": _shared(np.full(self.size, log_scale), "log_scale"),
-            "below_diagonal": _shared(np.zeros(below), "below_diagonal"),
-        }
+    def _n_scales(self) -> int:
+        return self.size * (self.size + 1) // 2
 
     @override
-    def deviation(self, noise: TensorVariable) -> TensorVariable:
-        unit = pt.eye(self.size, dtype=noise.dtype)
-        unit = unit[np.tril_indices(self.size, -1)].set(self.scales["below_diagonal"])
-        return pt.exp(self.scales["log_scale"]) * pt.dot(unit, noise)
-
-    @override
-    def entropy(self) -> TensorVariable:
-        return self.scales["log_scale"].sum() + self._gaussian_constant()
-
-    @override
-    def write(self, location: np.ndarray, scales: Mapping[str, np.ndarray]) -> Approximation:
-        diagonal = np.exp(scales["log_scale"].astype(np.float64))
+    def write(self, location: np.ndarray, scales: np.ndarray) -> Approximation:
+        diagonal = np.exp(scales[: self.size])
         cholesky = np.eye(self.size)
-        cholesky[np.tril_indices(self.size, -1)] = scales["below_diagonal"]
+        cholesky[np.tril_indices(self.size, -1)] = scales[self.size :]
         cholesky *= diagonal[:, None]
         cholesky[np.diag_indices(self.size)] = _softplus_inverse(diagonal)
         parameters = self.group.params_dict
@@ -173,10 +144,6 @@ GUIDES: dict[str, type[Guide]] = {"advi": MeanFieldGuide, "fullrank_advi": FullR
 
 def _float_x(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=pytensor.config.floatX)
-
-
-def _shared(values: np.ndarray, name: str) -> TensorSharedVariable:
-    return pytensor.shared(_float_x(values), name=name, shape=values.shape)
 
 
 def _softplus_inverse(scale: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def _out_of_range(binding: Binding, guide: Guide) -> str:
     if not indices:
         return ""
     expressions = [
-        flat(expression, guide, guide.location)
+        flat(expression, guide, pytensor.tensor.as_tensor(guide.location))
         for index in indices
         for expression in (index.index.min(), index.index.max(), index.size)
     ]
@@ -83,11 +83,11 @@ def _out_of_range(binding: Binding, guide: Guide) -> str:
 
 def _not_finite(binding: Binding, guide: Guide, noise: np.ndarray) -> str:
     model = binding.model
-    # Not replaced by slots: this reads pm.Data, and runs in Python, once.
-    draw = guide.location + guide.deviation(pytensor.tensor.as_tensor(noise))
+    # Not the compiled functions: this reads pm.Data, and runs in Python, once.
+    draw = pytensor.shared(guide.draw(noise))
     variables = [*model.free_RVs, *model.observed_RVs]
     densities = [flat(term.sum(), guide, draw) for term in model.logp(vars=variables, sum=False)]
-    gradient = pytensor.grad(flat(model.logp(), guide, draw), guide.location)
+    gradient = pytensor.grad(flat(model.logp(), guide, draw), draw)
     *values, slope = pytensor.function([], [*densities, gradient], mode=PROBE_MODE)()
     bad = [
         f"the log-density of {variable.name!r} is {float(value)}"

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pymc as pm
+import pytensor
 from pytensor.tensor.sharedvar import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import ArgumentError
 
-__all__ = ["AnnealedAdam", "Optimizer", "averaging_start", "averaging_weights"]
+__all__ = ["AnnealedAdam", "Optimizer", "PymcUpdate", "averaging_start", "averaging_weights"]
 
 #: PyMC's update functions, e.g. ``pm.adam(learning_rate=0.01)``.
 Optimizer = Callable[
@@ -75,14 +76,39 @@ class AnnealedAdam:
         cosine = 0.5 * (1.0 + np.cos(np.pi * progress))
         return self.learning_rate * (FINAL_RATE + (1.0 - FINAL_RATE) * cosine)
 
-    def updates(
-        self, gradient: TensorVariable, parameter: SharedVariable, rate: TensorVariable
-    ) -> Mapping[SharedVariable, TensorVariable]:
-        """One Adam update of `parameter` at the learning rate `rate`."""
-        updates: Mapping[SharedVariable, TensorVariable] = pm.adam(
-            [gradient], [parameter], learning_rate=rate
+
+class PymcUpdate:
+    """One of PyMC's update functions, in the place of `adam`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        For example ``pm.adam(learning_rate=0.01)``.
+    size : int
+        Number of parameters.
+    compile_kwargs : mapping
+        Passed to ``pytensor.function``.
+    """
+
+    def __init__(self, optimizer: Optimizer, size: int, compile_kwargs: Mapping[str, Any]) -> None:
+        self._parameters = pytensor.shared(np.zeros(size), shape=(size,), name="parameters")
+        gradient = self._parameters.type("gradient")
+        self._move = pytensor.function(
+            [gradient], [], updates=optimizer([gradient], [self._parameters]), **compile_kwargs
         )
-        return updates
+
+    def __call__(
+        self,
+        parameters: np.ndarray,
+        gradient: np.ndarray,
+        moments: np.ndarray,  # noqa: ARG002 - what it remembers, it keeps itself, as it does its rate
+        rate: float,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+    ) -> None:
+        """Move `parameters`."""
+        self._parameters.set_value(parameters)
+        self._move(gradient)
+        parameters[:] = self._parameters.get_value(borrow=True)
 
 
 def averaging_start(n: int, steps_per_epoch: float) -> int:

@@ -1,4 +1,4 @@
-r"""The compiled step: one batch in, parameters moved, nothing out.
+r"""The compiled step: batches in, parameters moved.
 
 Per step the negative ELBO of the batch
 
@@ -15,10 +15,15 @@ log-density, and with one draw the noise of picking rows, which grows with the s
 of N / B, hides it. In an antithetic pair that noise cancels exactly, because both halves see
 the same rows. For independent normals a pair every fourth step costs a quarter more and is
 worth hundreds of plain draws at a million rows.
+
+All that depends on the model is its log-density and the gradient of it at a draw, so that is all
+that PyTensor compiles: two functions of a draw and a batch. Draws, pairs, the optimiser and the
+averages are the same for every model, and are in `kernels`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,34 +32,32 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode, get_mode
-from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.link.jax.linker import JAXLinker
-from pytensor.tensor.sharedvar import SharedVariable
+from pytensor.link.numba.linker import NumbaLinker
 from pytensor.tensor.variable import TensorVariable
 
+from pymc_streaming.vi import kernels
+from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import clip_indices
-from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
-from pymc_streaming.vi.support import inside_support
+from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, PymcUpdate
+from pymc_streaming.vi.support import guard, only_if
 
 __all__ = ["Step", "flat"]
 
 
 class Step:
-    """The objective of one batch and the functions compiled from it.
+    """The objective of a batch, what is compiled of it, and where the fit is.
 
     Parameters
     ----------
-    log_density : TensorVariable
-        The model's joint log-density (scaled to N), a scalar function of the value
-        variables and of the batch, which sits in shared variables.
-    log_likelihoods : sequence of TensorVariable
-        Its streamed terms, elementwise.
-    data : sequence of SharedVariable
-        The variables that hold the batch.
+    binding : Binding
+        The model and the arrays of a batch.
+    streamed : sequence of TensorVariable
+        The observed variables whose likelihood the batches are rows of.
     guide : Guide
-        Family that is fitted.
+        Family that is fitted; its parameters are moved.
     optimizer : AnnealedAdam or Optimizer
         The package's own, or one of PyMC's update functions, which keeps its own rate.
     compile_kwargs : mapping
@@ -63,153 +66,141 @@ class Step:
     Notes
     -----
     A step whose gradient is not finite, or that meets data outside the support or the range
-    of an index, changes nothing, and neither does any after it, so the parameters stay those
-    of the last good step; `completed` counts the good ones.
+    of an index, changes nothing.
     """
 
     def __init__(
         self,
-        log_density: TensorVariable,
-        log_likelihoods: Sequence[TensorVariable],
-        data: Sequence[SharedVariable],
+        binding: Binding,
+        streamed: Sequence[TensorVariable],
         guide: Guide,
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
     ) -> None:
-        self._guide = guide
-        mode = get_mode(compile_kwargs.get("mode"))
-        _allow_64_bits(mode)
+        self._binding, self._guide, self._optimizer = binding, guide, optimizer
+        self._mode = get_mode(compile_kwargs.get("mode"))
+        _allow_64_bits(self._mode)
         self._compile_kwargs = {
             **compile_kwargs,
-            # The conditions behind PyMC's parameter checks are in `inside_support` already.
-            "mode": mode.including("local_remove_check_parameter"),
+            # The conditions behind PyMC's parameter checks are in `guard` already.
+            "mode": self._mode.including("local_remove_check_parameter"),
             "trust_input": True,
             "on_unused_input": "ignore",
         }
-        float_x = pytensor.config.floatX
-        self.noise_dtype = np.dtype(float_x)
-        noise = pt.tensor("noise", shape=(guide.size,), dtype=float_x)
-        rate = pt.scalar("rate", dtype=float_x)
-        weight = pt.scalar("weight", dtype=float_x)
-        self._inputs = [noise, rate, weight]
-
-        def negative_log_density(draw: TensorVariable) -> TensorVariable:
-            return -flat(log_density, guide, draw)
-
-        deviation = guide.deviation(noise)
-        draw = guide.location + deviation
-        (log_density, *log_likelihoods), in_range = clip_indices(
-            [log_density, *log_likelihoods], data
+        model = guide.group.model
+        others = [
+            variable
+            for variable in [*model.basic_RVs, *model.potentials]
+            if variable not in streamed
+        ]
+        terms = [binding.static(term) for term in model.logp(vars=[*streamed, *others], sum=False)]
+        (*terms,), in_range = clip_indices(terms, binding.inputs)
+        likelihoods, rest = terms[: len(streamed)], terms[len(streamed) :]
+        log_density = pt.add(*[guard(term).sum() for term in likelihoods], *[t.sum() for t in rest])
+        for condition in in_range:
+            log_density = only_if(condition, log_density)
+        self._draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
+        self._loss = -flat(log_density, guide, self._draw)
+        self._completed = np.zeros(1, np.int64)
+        self._parameters = guide.location, guide.scales
+        self._moments = (
+            np.zeros((2, len(guide.location))),
+            np.zeros((2, len(guide.scales))),
         )
-        self._possible = pt.all(
-            [inside_support(flat(term, guide, draw)) for term in log_likelihoods]
-            + [flat(condition, guide, draw) for condition in in_range]
-        )
-        self._plain = negative_log_density(draw) - guide.entropy()
-        self._mirrored = negative_log_density(guide.location - deviation) - guide.entropy()
+        self._averages = guide.location.copy(), guide.scales.copy()
 
-        # The optimiser is applied once per parameter, to a stand-in for its gradient, so that
-        # the two functions below share its state.
-        self._stand_ins: dict[SharedVariable, TensorVariable] = {}
-        self._optimizer_updates: dict[SharedVariable, Mapping[SharedVariable, TensorVariable]] = {}
-        for parameter in guide.parameters:
-            gradient = parameter.type()
-            self._stand_ins[parameter] = gradient
-            if isinstance(optimizer, AnnealedAdam):
-                updates = optimizer.updates(gradient, parameter, rate)
-            else:
-                updates = optimizer([gradient], [parameter])
-            self._optimizer_updates[parameter] = updates
-
-        self._completed = pytensor.shared(np.asarray(0, dtype="int64"), name="completed")
-        self._halted = pytensor.shared(np.asarray(False), name="halted")
-        self._averages = {
-            parameter: pytensor.shared(
-                parameter.get_value(), name=f"average_{parameter.name}", shape=parameter.type.shape
-            )
-            for parameter in guide.parameters
-        }
-
-    def compile(self) -> None:
-        """Compile the functions: the slow part, seconds to a minute when nothing is cached."""
-        guide = self._guide
-        pair = 0.5 * (self._plain + self._mirrored)
-        gradients = pytensor.grad(pair, guide.parameters)
-        move_all = self._function(dict(zip(guide.parameters, gradients, strict=True)))
-        self._moves = [move_all]
-        if guide.scales_every > 1:
-            gradient = pytensor.grad(self._plain, guide.location)
-            move_location = self._function({guide.location: gradient})
-            self._moves += [move_location] * (guide.scales_every - 1)
-        self._loss = pytensor.function([self._inputs[0]], self._plain, **self._compile_kwargs)
-        # Some backends compile at the first call; while halted, a call changes nothing.
-        self._halted.set_value(np.asarray(True))
-        noise = np.zeros(guide.size, self.noise_dtype)
-        nothing = np.zeros((), self.noise_dtype)
-        for move in self._moves[:2]:
-            move(noise, nothing, nothing)
-        self._loss(noise)
-        self.resume()
-
-    def _function(self, gradients: dict[SharedVariable, TensorVariable]) -> Any:
-        finite = pt.isfinite(pt.add(*[gradient.sum() for gradient in gradients.values()]))
-        possible = finite & self._possible
-        good = possible & ~self._halted
-        updates: dict[SharedVariable, Variable] = {}
-        for parameter, gradient in gradients.items():
-            wanted = self._optimizer_updates[parameter]
-            replaced = graph_replace(
-                list(wanted.values()), {self._stand_ins[parameter]: gradient}, strict=False
-            )
-            updates |= {
-                state: pt.switch(good, new, state).astype(state.dtype)
-                for state, new in zip(wanted, replaced, strict=True)
-            }
-        # Averages include parameters that this function leaves where they are.
-        weight = pt.switch(good, self._inputs[2], 0.0).astype(self.noise_dtype.name)
-        for parameter, average in self._averages.items():
-            current = updates.get(parameter, parameter)
-            updates[average] = (average + weight * (current - average)).astype(average.dtype)
-        updates[self._completed] = self._completed + good.astype("int64")
-        updates[self._halted] = self._halted | ~possible
-        return pytensor.function(self._inputs, [], updates=updates, **self._compile_kwargs)
-
-    def __call__(self, index: int, noise: np.ndarray, rate: np.ndarray, weight: np.ndarray) -> None:
-        """Take step number `index` on the batch that was handed over.
+    def compile(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Compile the functions: the slow part, seconds to a minute when nothing is cached.
 
         Parameters
         ----------
-        index : int
-            Number of the step since the parameters were made.
-        noise : ndarray, shape (d,)
-            Standard normal draws.
-        rate, weight : ndarray, shape ()
-            Learning rate; weight of the new iterate in the running average.
+        batch : mapping of str to ndarray
+            Any batch; the functions are called on it once.
         """
-        self._moves[index % len(self._moves)](noise, rate, weight)
+        inputs = [self._draw, *self._binding.inputs]
+        gradient = pytensor.grad(self._loss, self._draw)
+        gradient_function = pytensor.function(inputs, [gradient], **self._compile_kwargs)
+        self._loss_function = pytensor.function(inputs, self._loss, **self._compile_kwargs)
+        arrays = self._binding.arrays(batch)
+        self._loss_function(self._guide.location, *arrays)
+        # Variables of the model that are shared but not refilled, in the order of the function.
+        self._constants = gradient_function.input_storage[len(inputs) :]
+        arguments = (self._guide.location, *arrays)
+        advance: Any = kernels.advance
+        updates: tuple[kernels.Update, ...] | None = None
+        model: Any = _called(gradient_function, len(arguments))
+        if not isinstance(self._optimizer, AnnealedAdam):
+            updates = tuple(
+                PymcUpdate(self._optimizer, len(values), self._compile_kwargs)
+                for values in self._parameters
+            )
+        elif isinstance(self._mode.linker, NumbaLinker):
+            self._gradient_function = gradient_function
+            advance, model = kernels.compiled(
+                gradient_function.vm.jit_fn, arguments + self._constant_arrays(), len(arrays)
+            )
+        if advance is kernels.advance:
+            model(arguments)
+        self._advance = functools.partial(
+            advance, model, updates, self._binding.n_rows, self._guide.scales_every
+        )
 
-    def loss(self, noise: np.ndarray) -> float:
-        """Negative ELBO of the batch at the draw made of `noise`, before the step is taken."""
-        return float(self._loss(noise))
+    def __call__(
+        self,
+        batches: Mapping[str, np.ndarray],
+        noise: np.ndarray,
+        rates: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        """Take a step on each of `batches`, until one cannot be taken: see `completed`.
+
+        Parameters
+        ----------
+        batches : mapping of str to ndarray
+            n whole batches, one after the other.
+        noise : ndarray, shape (n, d)
+            Standard normal draws.
+        rates, weights : ndarray, shape (n,)
+            Learning rates; weights of the new iterates in the running average.
+        """
+        self._advance(
+            self._completed,
+            self._binding.arrays(batches),
+            self._constant_arrays(),
+            noise,
+            rates,
+            weights,
+            self._parameters,
+            self._moments,
+            self._averages,
+        )
 
     @property
     def completed(self) -> int:
-        """Steps taken whose gradient was finite."""
-        return int(self._completed.get_value())
+        """Steps taken; none that was not finite."""
+        return int(self._completed[0])
 
-    def resume(self) -> None:
-        """Allow steps again after one that was not finite."""
-        self._halted.set_value(np.asarray(False))
-
-    def averages(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The averaged location and scales, as `Guide.write` takes them."""
+    def loss(self, batch: Mapping[str, np.ndarray], noise: np.ndarray) -> float:
+        """Negative ELBO of a batch at the draw made of `noise`, in nats."""
         guide = self._guide
-        location = np.asarray(self._averages[guide.location].get_value())
-        scales = {
-            name: np.asarray(self._averages[scale].get_value())
-            for name, scale in guide.scales.items()
-        }
-        return location, scales
+        loss = self._loss_function(guide.draw(noise), *self._binding.arrays(batch))
+        return float(loss) - guide.entropy()
+
+    def averages(self) -> tuple[np.ndarray, np.ndarray]:
+        """The averaged location and scales, as `Guide.write` takes them."""
+        return self._averages
+
+    def _constant_arrays(self) -> tuple[np.ndarray, ...]:
+        return tuple(container.storage[0] for container in self._constants)
+
+
+def _called(function: Any, n_arguments: int) -> kernels.Evaluate:
+    """A compiled function in the form in which `kernels.advance` calls one."""
+
+    def evaluate(arguments: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
+        return (np.asarray(function(*arguments[:n_arguments])[0]),)
+
+    return evaluate
 
 
 def _allow_64_bits(mode: Mode) -> None:

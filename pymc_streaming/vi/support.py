@@ -2,8 +2,7 @@
 
 PyMC writes the support of a distribution as ``switch(condition, logp, -inf)`` and the domain
 of its parameters as a check around the result. A value outside gives a loss of infinity but
-very often a finite gradient, so a step that asks only for gradients would never notice. The
-conditions are a few comparisons, so the step can ask for them each time.
+very often a finite gradient, so a step that asks only for gradients would never notice.
 """
 
 from __future__ import annotations
@@ -15,18 +14,19 @@ import pytensor.tensor as pt
 from pymc.logprob.utils import CheckParameterValue
 from pytensor.graph.basic import Constant, Variable
 from pytensor.scalar.basic import Cast, Mul, Switch
-from pytensor.tensor.basic import Alloc
+from pytensor.tensor.basic import Alloc, Join, MakeVector
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.math import All
 from pytensor.tensor.shape import SpecifyShape
 from pytensor.tensor.variable import TensorVariable
 
-__all__ = ["inside_support"]
+__all__ = ["guard"]
 
 _TRUE, _FALSE = pt.as_tensor(np.array(True)), pt.as_tensor(np.array(False))
 
 
-def inside_support(log_likelihood: TensorVariable) -> TensorVariable:
-    """Whether every element of `log_likelihood` is inside its distribution's support.
+def guard(log_likelihood: TensorVariable) -> TensorVariable:
+    """The same inside the support of its distribution; outside NaN, and so is the gradient.
 
     Only conditions that decide the whole density count: what lies below a sum of densities,
     as in a mixture, may be outside the support of one component. A value outside that of all
@@ -40,9 +40,19 @@ def inside_support(log_likelihood: TensorVariable) -> TensorVariable:
     Returns
     -------
     TensorVariable
-        Boolean scalar.
+        Of the same shape.
     """
-    return pt.all(_inside(log_likelihood))
+    return only_if(_inside(log_likelihood), log_likelihood)
+
+
+def only_if(condition: TensorVariable, density: TensorVariable) -> TensorVariable:
+    """`density`, and its gradient, where `condition` is true; elsewhere NaN."""
+    if condition is _TRUE:
+        return density
+    # A factor, not a switch: the gradient of the branch that is not taken would be zero. It costs
+    # nothing beside the density itself, where a separate pass over the rows would.
+    one, nan = (np.asarray(value, density.dtype) for value in (1.0, np.nan))
+    return density * pt.switch(condition, one, nan)
 
 
 def _inside(density: Variable) -> TensorVariable:
@@ -53,10 +63,12 @@ def _inside(density: Variable) -> TensorVariable:
     if node is None:
         return _TRUE
     if isinstance(node.op, CheckParameterValue):
-        return _and(
-            _inside(node.inputs[0]),
-            *[pt.as_tensor(check).astype("bool") for check in node.inputs[1:]],
-        )
+        checks = [
+            _by_element(condition, density)
+            for check in node.inputs[1:]
+            for condition in _conditions(pt.as_tensor(check))
+        ]
+        return _and(_inside(node.inputs[0]), *checks)
     if isinstance(node.op, Alloc | SpecifyShape):
         return _inside(node.inputs[0])
     if isinstance(node.op, DimShuffle):
@@ -71,6 +83,40 @@ def _inside(density: Variable) -> TensorVariable:
             if any(branch is not _TRUE for branch in inside):
                 return pt.switch(condition, *inside)
     return _TRUE
+
+
+def _conditions(check: TensorVariable) -> list[TensorVariable]:
+    """The conditions that were put together into one: ``all([all(a), all(b)])``."""
+    node = check.owner
+    if node is not None and isinstance(node.op, All) and check.type.ndim == 0:
+        together = node.inputs[0].owner
+        if together is not None and isinstance(together.op, MakeVector | Join):
+            inputs = together.inputs[isinstance(together.op, Join) :]
+            scalars = [_without_shape(each) for each in inputs]
+            if all(scalar.type.ndim == 0 for scalar in scalars):
+                return [found for scalar in scalars for found in _conditions(scalar)]
+    return [check]
+
+
+def _without_shape(variable: TensorVariable) -> TensorVariable:
+    while variable.owner is not None and isinstance(variable.owner.op, DimShuffle):
+        variable = variable.owner.inputs[0]
+    return variable
+
+
+def _by_element(check: TensorVariable, density: Variable) -> TensorVariable:
+    """The condition that `check` asks of all elements, if each belongs to one of `density`."""
+    check = check.astype("bool")
+    node = check.owner
+    if node is None or not isinstance(node.op, All):
+        return check
+    each = node.inputs[0].astype("bool")
+    wanted, found = density.type.shape, each.type.shape
+    fits = len(found) <= len(wanted) and all(
+        size == 1 or (size is not None and size == other)
+        for size, other in zip(reversed(found), reversed(wanted), strict=False)
+    )
+    return each if fits and node.op.axis in (None, tuple(range(each.ndim))) else check
 
 
 def _and(*conditions: TensorVariable) -> TensorVariable:

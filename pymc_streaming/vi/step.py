@@ -42,7 +42,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, PymcUpdate
-from pymc_streaming.vi.support import guard, only_if
+from pymc_streaming.vi.support import support_violation, violation
 
 __all__ = ["Step", "flat"]
 
@@ -82,7 +82,7 @@ class Step:
         _allow_64_bits(self._mode)
         self._compile_kwargs = {
             **compile_kwargs,
-            # The conditions behind PyMC's parameter checks are in `guard` already.
+            # The conditions behind PyMC's parameter checks are in `support_violation` already.
             "mode": self._mode.including("local_remove_check_parameter"),
             "trust_input": True,
             "on_unused_input": "ignore",
@@ -94,13 +94,17 @@ class Step:
             if variable not in streamed
         ]
         terms = [binding.static(term) for term in model.logp(vars=[*streamed, *others], sum=False)]
-        (*terms,), in_range = clip_indices(terms, binding.inputs)
-        likelihoods, rest = terms[: len(streamed)], terms[len(streamed) :]
-        log_density = pt.add(*[guard(term).sum() for term in likelihoods], *[t.sum() for t in rest])
-        for condition in in_range:
-            log_density = only_if(condition, log_density)
-        self._draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
-        self._loss = -flat(log_density, guide, self._draw)
+        terms, in_range = clip_indices(terms, binding.inputs)
+        draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
+        log_density = pt.add(*[term.sum() for term in terms])
+        violations = [support_violation(term) for term in terms[: len(streamed)]]
+        violations += [violation(condition, log_density.dtype) for condition in in_range]
+        loss, violated = (
+            flat(expression, guide, draw) for expression in (-log_density, pt.add(*violations))
+        )
+        # Nothing, or NaN: in the loss, and in every element of its gradient.
+        self._loss = loss + violated * draw.sum()
+        self._draw = draw
         self._completed = np.zeros(1, np.int64)
         self._parameters = guide.location, guide.scales
         self._moments = (

@@ -20,13 +20,13 @@ from pytensor.tensor.math import All
 from pytensor.tensor.shape import SpecifyShape
 from pytensor.tensor.variable import TensorVariable
 
-__all__ = ["guard"]
+__all__ = ["support_violation", "violation"]
 
 _TRUE, _FALSE = pt.as_tensor(np.array(True)), pt.as_tensor(np.array(False))
 
 
-def guard(log_likelihood: TensorVariable) -> TensorVariable:
-    """The same inside the support of its distribution; outside NaN, and so is the gradient.
+def support_violation(log_likelihood: TensorVariable) -> TensorVariable:
+    """Zero if every element of `log_likelihood` is inside its distribution's support, else NaN.
 
     Only conditions that decide the whole density count: what lies below a sum of densities,
     as in a mixture, may be outside the support of one component. A value outside that of all
@@ -40,19 +40,16 @@ def guard(log_likelihood: TensorVariable) -> TensorVariable:
     Returns
     -------
     TensorVariable
-        Of the same shape.
+        A scalar. It is a sum over rows, as the gradient is, so it is computed in the same pass.
     """
-    return only_if(_inside(log_likelihood), log_likelihood)
+    inside = _inside(log_likelihood)
+    return violation(inside, log_likelihood.dtype)
 
 
-def only_if(condition: TensorVariable, density: TensorVariable) -> TensorVariable:
-    """`density`, and its gradient, where `condition` is true; elsewhere NaN."""
-    if condition is _TRUE:
-        return density
-    # A factor, not a switch: the gradient of the branch that is not taken would be zero. It costs
-    # nothing beside the density itself, where a separate pass over the rows would.
-    one, nan = (np.asarray(value, density.dtype) for value in (1.0, np.nan))
-    return density * pt.switch(condition, one, nan)
+def violation(condition: TensorVariable, dtype: str) -> TensorVariable:
+    """Zero if `condition` is true everywhere, else NaN."""
+    zero, nan = (np.asarray(value, dtype) for value in (0.0, np.nan))
+    return pt.switch(condition, zero, nan).sum()
 
 
 def _inside(density: Variable) -> TensorVariable:

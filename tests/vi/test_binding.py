@@ -62,7 +62,7 @@ def test_codes_that_overflow_the_placeholder_are_refused():
         model = model_with(group=np.zeros(4, int))  # PyMC makes it int16
         binding = Binding(model, None, {"group": np.array([0, 1, 2, 32_767])})
         with pytest.raises(PlaceholderError, match=r"int16.*32,768.*uint32"):
-            binding.hand_over({"group": np.array([0, 1, 2, 32_768])})
+            binding.arrays({"group": np.array([0, 1, 2, 32_768])})
         wide = model_with(group=np.zeros(4, "uint32"))
         Binding(wide, None, {"group": np.array([0, 1, 2, 32_768])})
 
@@ -94,14 +94,19 @@ def test_rows_with_coordinates_cannot_change_their_number():
         pass
 
 
-def test_hand_over_reaches_the_graph_without_a_copy():
+def test_arrays_reach_the_graph_without_a_copy():
     model = model_with(batch=np.zeros((4, 2)))
     binding = Binding(model, "batch", {"batch": X})
-    total = pytensor.function([], binding.static(model["batch"]).sum())
-    assert total() == X.sum()
-    other = X + 1
-    binding.hand_over({"batch": other})
-    assert total() == other.sum()
-    assert binding._slots["batch"].get_value(borrow=True) is other
-    binding.release()
-    assert total() == 0
+    total = pytensor.function(binding.inputs, binding.static(model["batch"]).sum())
+    (array,) = binding.arrays({"batch": X})
+    assert array is X
+    assert total(array) == X.sum()
+
+
+def test_several_arrays_keep_their_order():
+    model = model_with(group=np.zeros(4, int), x=np.zeros(4))
+    binding = Binding(model, None, {"x": np.ones(4), "group": np.arange(4)})
+    assert [variable.name for variable in binding.inputs] == ["x", "group"]
+    x, group = binding.arrays({"group": np.arange(8), "x": np.ones(8)})
+    assert (x.dtype, group.dtype) == (np.float64, np.int32)  # as PyMC narrows them
+    np.testing.assert_array_equal(group, np.arange(8))

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pymc as pm
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytensor.compile.mode import Mode
 
 from pymc_streaming.errors import ArgumentError
-from pymc_streaming.vi.optimizers import AnnealedAdam, averaging_start, averaging_weights
+from pymc_streaming.vi.kernels import adam
+from pymc_streaming.vi.optimizers import (
+    AnnealedAdam,
+    PymcUpdate,
+    averaging_start,
+    averaging_weights,
+)
 
 
 def test_the_rate_falls_and_stays_low():
@@ -43,3 +51,16 @@ def test_the_weights_average_the_last_iterates(n, epoch, cut):
 
 def test_the_average_covers_whole_epochs():
     assert (20_000 - averaging_start(20_000, 244.14)) / 244.14 == pytest.approx(24, abs=0.01)
+
+
+def test_adam_is_that_of_pymc():
+    rng = np.random.default_rng(0)
+    own, theirs, moments = np.ones(3), np.ones(3), np.zeros((2, 3))
+    update = PymcUpdate(
+        pm.adam(learning_rate=0.03), 3, {"mode": Mode(linker="py", optimizer="fast_compile")}
+    )
+    for count in range(1, 20):
+        gradient = rng.normal(size=3) * [1e-3, 1.0, 1e3]
+        adam(own, gradient, moments, 0.03, count)
+        update(theirs, gradient, moments, 0.0, count)
+        np.testing.assert_allclose(own, theirs, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Inside the support exactly where the log-likelihood is finite."""
+"""NaN exactly where the log-likelihood is not finite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import pytest
 from pymc.variational.minibatch_rv import create_minibatch_rv
 from pytensor.compile.mode import Mode
 
-from pymc_streaming.vi.support import inside_support
+from pymc_streaming.vi.support import support_violation
 
 MODE = Mode(linker="py", optimizer="fast_compile").including("local_check_parameter_to_ninf_switch")
+
+
+def evaluate(expression):
+    with np.errstate(all="ignore"):
+        return pytensor.function([], expression, mode=MODE)()
 
 
 @pytest.mark.parametrize(
@@ -46,14 +51,28 @@ def test_agrees_with_the_density(distribution, values):
         constant = pt.as_tensor(np.full((2,), value).astype(variable.dtype))
         batched = distribution() if variable.ndim else variable
         density = pm.logp(batched, constant) * 7.0
-        inside = pytensor.function([], inside_support(density), mode=MODE)()
-        with np.errstate(all="ignore"):
-            finite = np.isfinite(pytensor.function([], density, mode=MODE)()).all()
-        assert bool(inside) == bool(finite), value
+        expected = 0.0 if np.isfinite(evaluate(density)).all() else np.nan
+        np.testing.assert_equal(evaluate(support_violation(density)), expected)
 
 
 def test_a_scaled_likelihood():
     variable = create_minibatch_rv(pm.Poisson.dist(2.0, shape=3), 100)
     for values, expected in (([0, 1, 2], True), ([0, -1, 2], False)):
         density = pm.logp(variable, pt.as_tensor(np.array(values)))
-        assert bool(pytensor.function([], inside_support(density), mode=MODE)()) is expected
+        assert bool(evaluate(support_violation(density)) == 0.0) is expected
+
+
+def test_a_parameter_outside_its_domain():
+    scale = pt.dscalar("scale")
+    density = pm.logp(pm.Normal.dist(0.0, scale), pt.as_tensor(np.zeros(3)))
+    violation = pytensor.function([scale], support_violation(density), mode=MODE)
+    assert violation(2.0) == 0.0
+    assert np.isnan(violation(-2.0))
+
+
+def test_conditions_of_another_shape_than_the_rows():
+    """As many categories as rows, and fewer: their probabilities are not rows."""
+    for n_categories in (2, 3):
+        p = np.full(n_categories, 1 / n_categories)
+        density = pm.logp(pm.Categorical.dist(p=p), pt.as_tensor(np.array([0, 1, 1])))
+        assert evaluate(support_violation(density)) == 0.0

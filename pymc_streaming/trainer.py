@@ -348,7 +348,7 @@ class Trainer:
                 good = step.completed - base
                 self._steps += good
                 self._seconds = before + clock() - started
-                self._position = stream.position(good)
+                self._position = stream.position_after(good)
             if good < size:
                 self._recorder.forget_after(self._steps)
                 raise self._explain(nth_batch(batches, good, batch_size), noise[good])

@@ -50,17 +50,16 @@ class BatchStream:
         start = self._next_rows()
         return self._current.rows(start, start + self._batch_size)
 
-    def position(self, n_batches: int | None = None) -> Position:
-        """Where the rows begin that follow: ``loader.stream(position)`` goes on there.
+    @property
+    def position(self) -> Position:
+        """Where the rows begin that follow: ``loader.stream(position)`` goes on there."""
+        return self._position(self._latest.stop)
 
-        Parameters
-        ----------
-        n_batches : int, optional
-            That follow the first so many of the batches taken last. Default: all of them.
-        """
-        row = self._latest.stop
-        if n_batches is not None:
-            row = self._latest.start + n_batches * self._batch_size
+    def position_after(self, n_batches: int) -> Position:
+        """The same, had only the first so many of the batches taken last been taken."""
+        return self._position(self._latest.start + n_batches * self._batch_size)
+
+    def _position(self, row: int) -> Position:
         return self._current.position(row) if row else self._start
 
     def _next_rows(self) -> int:
@@ -68,7 +67,7 @@ class BatchStream:
         # Less than a batch is left only before an error, which comes next.
         while self._current.n_rows - self._latest.stop < self._batch_size:
             if self._current.n_rows:
-                self._start = self.position()
+                self._start = self.position
                 self._memory.give_back(self._current.arrays)
             self._current, self._latest = next(self._packed), slice(0, 0)
         return self._latest.stop

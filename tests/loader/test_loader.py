@@ -165,7 +165,7 @@ def test_the_stream_is_the_epochs_end_to_end_in_full_batches(counts, options, da
     with loader.stream() as stream:
         batches, positions = [], [stream.position]
         for _ in range(2 * sum(counts) // batch_size):
-            batches.append(next(stream))
+            batches.append({name: array.copy() for name, array in next(stream).items()})
             positions.append(stream.position)
     assert {len(batch["row"]) for batch in batches} == {batch_size}
     epochs = rows(loader) + rows(loader)
@@ -405,3 +405,27 @@ def test_fragments_that_cannot_be_told_apart():
 def test_flags_are_true_or_false(name):
     with pytest.raises(ArgumentError, match=name):
         DataLoader(np.zeros(10), 5, **{name: "no"})
+
+
+@given(tables, loaders, st.data())
+def test_several_batches_at_once_are_the_same_batches(counts, options, data):
+    batch_size = data.draw(st.integers(1, sum(counts)))
+    loader = make(counts, options, batch_size=batch_size)
+    n_batches = 2 * sum(counts) // batch_size
+    with loader.stream() as one_by_one, loader.stream() as stream:
+        expected, positions = [], [(0, 0)]
+        for batch in itertools.islice(one_by_one, n_batches):
+            expected += rows([batch])
+            positions.append(one_by_one.position)
+        found = []
+        while len(found) < len(expected):
+            most = data.draw(st.integers(1, 5))
+            before = len(found) // batch_size
+            assert rows([stream.peek()]) == expected[len(found) :][:batch_size]
+            taken = rows([stream.take(most)])
+            assert 1 <= len(taken) // batch_size <= most
+            found += taken
+            for n in range(len(taken) // batch_size + 1):
+                if before + n < len(positions):
+                    assert stream.position_after(n) == positions[before + n]
+    assert found[: len(expected)] == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytest
 from pytensor.compile.mode import Mode
 from pytensor.raise_op import Assert

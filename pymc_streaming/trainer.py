@@ -46,7 +46,7 @@ logger = logging.getLogger("pymc_streaming")
 # Most steps between two looks at whether they were finite.
 LONGEST_CHUNK = 64
 # A fit leaves about this many entries in the history, however long it is.
-RECORDS = 400
+RECORDS = 200
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25
 # Noise of the last iterate, in posterior standard deviations, that an average does not undo.

@@ -183,7 +183,7 @@ class DataLoader:
             if self._latest is token:  # an older iteration does not move the state
                 self._position = position
 
-        memory = Memory(self.layout, self.batch_size)
+        memory = Memory(self.layout, self.batch_size, self.total_size)
         with closing(self._packed(self._one_epoch(epoch, row), memory)) as stream:
             for packed in stream:
                 for start in range(0, packed.n_rows, self.batch_size):
@@ -216,7 +216,7 @@ class DataLoader:
                 f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows "
                 "there are; choose a smaller batch_size."
             )
-        memory = Memory(self.layout, self.batch_size)
+        memory = Memory(self.layout, self.batch_size, self.total_size)
         packed = self._packed(self._all_epochs(*position), memory)
         return BatchStream(packed, memory, self.batch_size, position)
 

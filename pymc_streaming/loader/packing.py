@@ -27,6 +27,8 @@ class Memory:
         The arrays of a batch.
     batch_size : int
         Rows of a batch.
+    total_size : int
+        Rows of the table.
 
     Attributes
     ----------
@@ -34,10 +36,11 @@ class Memory:
         Rows of the arrays: whole batches.
     """
 
-    def __init__(self, layout: Mapping[str, ArraySpec], batch_size: int) -> None:
+    def __init__(self, layout: Mapping[str, ArraySpec], batch_size: int, total_size: int) -> None:
         self._layout = layout
         nbytes = batch_size * sum(spec.row_nbytes for spec in layout.values())
-        self.n_rows = batch_size * max(1, min(_BATCHES, _BYTES // max(1, nbytes)))
+        most = min(_BATCHES, _BYTES // max(1, nbytes), total_size // batch_size)
+        self.n_rows = batch_size * max(1, most)
         self._free: deque[Block] = deque()
 
     def get(self) -> Block:

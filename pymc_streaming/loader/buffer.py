@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from pymc_streaming.loader.kernels import deal, shuffle
 from pymc_streaming.sources import Block
 
 __all__ = ["count_rows", "drop_rows", "nth_batch", "shuffle_windows"]
+
+# A pile of rows that fits into a processor's cache.
+_PILE_BYTES = 2**18
 
 
 def count_rows(block: Block) -> int:
@@ -35,11 +39,13 @@ def drop_rows(blocks: Iterable[Block], n_rows: int) -> Iterator[Block]:
 def shuffle_windows(
     blocks: Iterable[Block],
     size: int,
-    permutation: Callable[[int, int], np.ndarray],
+    generator: Callable[[int], np.random.Generator],
     first: int,
-    piece: int,
 ) -> Iterator[Block]:
-    """Permute the rows within consecutive windows of `size` rows.
+    """Permute the rows within consecutive windows of `size` rows, uniformly.
+
+    Every row is dealt to a random pile, and each pile is then permuted. A pile fits into a
+    processor's cache; to pick the rows one by one from all over the window takes twice as long.
 
     Parameters
     ----------
@@ -47,46 +53,104 @@ def shuffle_windows(
         Rows, beginning at the first row of a window.
     size : int
         Rows in a window; the last may be short.
-    permutation : callable
-        From the number of a window and its rows to a permutation.
+    generator : callable
+        From the number of a window to its randomness.
     first : int
         Number of the first window.
-    piece : int
-        Most rows that are yielded at once.
 
     Yields
     ------
     Block
-        Pieces of one window after the other, in arrays of their own.
+        One pile after the other. Its arrays are written to again when the next is asked for.
+
+    References
+    ----------
+    Rao, C. R. (1961). Generation of random permutations of given number of elements using
+    random sampling numbers. *Sankhya A* 23(3), 305-307.
     """
-    scratch: Block = {}
-    filled, window = 0, first
+    piles: _Piles | None = None
+    number = first
     for block in blocks:
         count, start = count_rows(block), 0
-        if not scratch:
-            scratch = {
-                name: np.empty((size, *array.shape[1:]), array.dtype)
-                for name, array in block.items()
-            }
+        if piles is None:
+            piles = _Piles(block, size)
+            piles.begin(generator(number))
         while start < count:
-            taken = min(size - filled, count - start)
-            for name, array in block.items():
-                scratch[name][filled : filled + taken] = array[start : start + taken]
-            filled += taken
+            taken = min(size - piles.filled, count - start)
+            piles.deal(_rows(block, start, start + taken))
             start += taken
-            if filled == size:
-                yield from _permuted(scratch, permutation(window, filled), piece)
-                filled, window = 0, window + 1
-    if filled:
-        yield from _permuted(scratch, permutation(window, filled), piece)
+            if piles.filled == size:
+                yield from piles
+                number += 1
+                piles.begin(generator(number))
+    if piles is not None and piles.filled:
+        yield from piles
+
+
+class _Piles:
+    """Memory for a window, divided at random.
+
+    Parameters
+    ----------
+    block : Block
+        Rows as all others will be.
+    size : int
+        Most rows of a window.
+
+    Attributes
+    ----------
+    filled : int
+        Rows that were dealt.
+    """
+
+    def __init__(self, block: Block, size: int) -> None:
+        self._rows = {
+            name: np.empty((size, *array.shape[1:]), array.dtype) for name, array in block.items()
+        }
+        nbytes = sum(array.nbytes for array in self._rows.values())
+        # A power of two, so that a random byte says which pile.
+        self._n_piles = min(256, 1 << (nbytes // _PILE_BYTES).bit_length())
+        self._size = size
+        self._pile: Block = {}
+
+    def begin(self, generator: np.random.Generator) -> None:
+        """Decide where the rows of the next window go; the last ones are forgotten."""
+        self.filled = 0
+        self._generator = generator
+        drawn = np.frombuffer(generator.bytes(self._size), np.uint8)
+        self._pile_of = drawn & np.uint8(self._n_piles - 1)
+        counts = np.bincount(self._pile_of, minlength=self._n_piles)
+        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self._ends = self._starts.copy()
+
+    def deal(self, block: Block) -> None:
+        """Put rows on their piles."""
+        n_rows = count_rows(block)
+        pile_of = self._pile_of[self.filled : self.filled + n_rows]
+        for name, array in block.items():
+            ends = self._ends.copy()
+            deal(array.reshape(n_rows, -1), pile_of, ends, self._rows[name].reshape(self._size, -1))
+        self._ends = ends
+        self.filled += n_rows
+
+    def __iter__(self) -> Iterator[Block]:
+        largest = int((self._ends - self._starts).max())
+        if not self._pile or count_rows(self._pile) < largest:
+            self._pile, self._permuted = (
+                {name: np.empty_like(array[:largest]) for name, array in self._rows.items()}
+                for _ in range(2)
+            )
+        order = np.empty(largest, np.int64)
+        for start, end in zip(self._starts, self._ends, strict=True):
+            n_rows = end - start
+            shuffle(self._generator.bit_generator.random_raw(n_rows), order[:n_rows])
+            for name, array in self._rows.items():
+                # Into the cache from end to end first: picked from memory they take twice as long.
+                pile, permuted = self._pile[name][:n_rows], self._permuted[name][:n_rows]
+                pile[:] = array[start:end]
+                np.take(pile, order[:n_rows], axis=0, out=permuted, mode="clip")
+            yield _rows(self._permuted, 0, n_rows)
 
 
 def _rows(block: Block, start: int, stop: int) -> Block:
     return {name: array[start:stop] for name, array in block.items()}
-
-
-def _permuted(block: Block, permutation: np.ndarray, piece: int) -> Iterator[Block]:
-    # Few long calls: a thread that makes many short ones holds up the other.
-    for start in range(0, len(permutation), piece):
-        indices = permutation[start : start + piece]
-        yield {name: np.take(array, indices, axis=0, mode="clip") for name, array in block.items()}

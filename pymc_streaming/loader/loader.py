@@ -24,8 +24,6 @@ __all__ = ["DataLoader"]
 
 # Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
 DEFAULT_BYTES = 32 * 2**20
-# Memory of the pieces in which a shuffle buffer is handed on.
-PIECE_BYTES = 8 * 2**20
 
 
 class DataLoader:
@@ -333,9 +331,8 @@ class DataLoader:
                 windows = shuffle_windows(
                     blocks,
                     self.buffer_size,
-                    partial(self._order.permutation, epoch),
+                    partial(self._order.window_generator, epoch),
                     base // self.buffer_size,
-                    max(1, PIECE_BYTES // max(1, self.source.row_nbytes)),
                 )
                 blocks = drop_rows(windows, row - base)
             for block in blocks:

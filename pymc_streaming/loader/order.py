@@ -102,9 +102,9 @@ class Order:
             return np.arange(len(self.counts))
         return even_permutation(len(self.counts), self._generator(epoch, 0))
 
-    def permutation(self, epoch: int, window: int, n_rows: int) -> np.ndarray:
-        """Order of the rows within window number `window`, which holds `n_rows`."""
-        return self._generator(epoch, 1, window).permutation(n_rows)
+    def window_generator(self, epoch: int, number: int) -> np.random.Generator:
+        """What the rows within window `number` are permuted with."""
+        return self._generator(epoch, 1, number)
 
     def seek(self, epoch: int, row: int) -> tuple[np.ndarray, int, int]:
         """Where to start reading so that row number `row` of `epoch` is not missed.

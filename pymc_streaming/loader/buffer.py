@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pymc_streaming.loader.kernels import deal, shuffle
+from pymc_streaming.loader.kernels import deal, draw_piles, shuffle
 from pymc_streaming.sources import Block
 
 __all__ = ["count_rows", "drop_rows", "nth_batch", "shuffle_windows"]
@@ -108,19 +108,18 @@ class _Piles:
             name: np.empty((size, *array.shape[1:]), array.dtype) for name, array in block.items()
         }
         nbytes = sum(array.nbytes for array in self._rows.values())
-        # A power of two, so that a random byte says which pile.
-        self._n_piles = min(256, 1 << (nbytes // _PILE_BYTES).bit_length())
+        # A power of two, so that random bits say which pile.
+        self._counts = np.zeros(min(256, 1 << (nbytes // _PILE_BYTES).bit_length()), np.int64)
+        self._pile_of = np.empty(size, np.uint8)
         self._size = size
         self._pile: Block = {}
 
     def begin(self, generator: np.random.Generator) -> None:
         """Decide where the rows of the next window go; the last ones are forgotten."""
         self.filled = 0
-        self._generator = generator
-        drawn = np.frombuffer(generator.bytes(self._size), np.uint8)
-        self._pile_of = drawn & np.uint8(self._n_piles - 1)
-        counts = np.bincount(self._pile_of, minlength=self._n_piles)
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        seed, *self._seeds = generator.integers(2**64, size=1 + len(self._counts), dtype=np.uint64)
+        draw_piles(seed, self._pile_of, self._counts)
+        self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
         self._ends = self._starts.copy()
 
     def deal(self, block: Block) -> None:
@@ -141,9 +140,9 @@ class _Piles:
                 for _ in range(2)
             )
         order = np.empty(largest, np.int64)
-        for start, end in zip(self._starts, self._ends, strict=True):
+        for seed, start, end in zip(self._seeds, self._starts, self._ends, strict=True):
             n_rows = end - start
-            shuffle(self._generator.bit_generator.random_raw(n_rows), order[:n_rows])
+            shuffle(seed, order[:n_rows])
             for name, array in self._rows.items():
                 # Into the cache from end to end first: picked from memory they take twice as long.
                 pile, permuted = self._pile[name][:n_rows], self._permuted[name][:n_rows]

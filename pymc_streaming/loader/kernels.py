@@ -9,7 +9,44 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["deal", "shuffle"]
+__all__ = ["deal", "draw_piles", "shuffle"]
+
+
+@numba.njit(nogil=True)
+def random_bits(seed: np.uint64, number: int) -> np.uint64:
+    """Random bits number `number` of the sequence that `seed` stands for.
+
+    The generator SplitMix64: three times as fast here as to draw an array beforehand.
+
+    References
+    ----------
+    Steele, G. L., Lea, D. and Flood, C. H. (2014). Fast splittable pseudorandom number
+    generators. *OOPSLA '14*, 453-472.
+    """
+    bits = seed + np.uint64(number + 1) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+@numba.njit(nogil=True, cache=True)
+def draw_piles(seed: np.uint64, piles: np.ndarray, counts: np.ndarray) -> None:
+    """A random pile for every row, each as likely as the others.
+
+    Parameters
+    ----------
+    seed : uint64
+        Where the randomness comes from.
+    piles : ndarray of uint8, shape (n,)
+        The number of a pile for each row.
+    counts : ndarray of int64
+        Rows of each pile. There are a power of two of them.
+    """
+    counts[:] = 0
+    for i in range(len(piles)):
+        pile = random_bits(seed, i) & np.uint64(len(counts) - 1)
+        piles[i] = pile
+        counts[pile] += 1
 
 
 @numba.njit(nogil=True, cache=True)
@@ -35,17 +72,18 @@ def deal(rows: np.ndarray, piles: np.ndarray, ends: np.ndarray, out: np.ndarray)
 
 
 @numba.njit(nogil=True, cache=True)
-def shuffle(random: np.ndarray, out: np.ndarray) -> None:
-    """A permutation, by the method of Fisher and Yates.
+def shuffle(seed: np.uint64, out: np.ndarray) -> None:
+    """A permutation of 0 to n - 1, by the method of Fisher and Yates.
 
     Parameters
     ----------
-    random : ndarray of uint64, shape (n,)
-        Random bits, of which the upper 53 make a number between 0 and 1.
+    seed : uint64
+        Where the randomness comes from.
     out : ndarray of int64, shape (n,)
-        The permutation of 0 to n - 1.
+        The permutation.
     """
     for i in range(len(out)):
-        j = np.int64((random[i] >> np.uint64(11)) * 2.0**-53 * (i + 1))
+        uniform = (random_bits(seed, i) >> np.uint64(11)) * 2.0**-53
+        j = np.int64(uniform * (i + 1))
         out[i] = out[j]
         out[j] = i

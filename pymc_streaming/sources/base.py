@@ -212,13 +212,10 @@ def _conform(
 
 def refuse_nan(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> None:
     """Raise `MissingValueError`, naming the column, if `array` holds NaN."""
-    # NaN survives a sum: one pass over memory and no temporary, on the path that is clean.
-    with np.errstate(over="ignore", invalid="ignore"):  # large numbers, and inf - inf
-        if array.dtype.kind != "f" or not np.isnan(array.sum()):
-            return
-    missing = np.isnan(array)
-    if not missing.any():  # infinities of both signs add up to NaN too
+    # NaN survives a minimum: one pass over memory and no temporary, on the path that is clean.
+    if array.dtype.kind != "f" or not array.size or not np.isnan(array.min()):
         return
+    missing = np.isnan(array)
     first = tuple(int(i) for i in np.argwhere(missing)[0])
     if len(first) == 2 and len(spec.columns) == spec.row_shape[0]:
         column = repr(spec.columns[first[1]])

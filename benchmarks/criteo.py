@@ -20,7 +20,6 @@ import argparse
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import BenchmarkError
-from benchmarks.processes import from_fresh, peak_mib
+from benchmarks.processes import from_fresh, peak_mib, quiet
 from benchmarks.recording import Recording, Results
 from benchmarks.report import (
     BLUE,
@@ -206,7 +205,7 @@ def fit(folder: Path, way: str, steps: int, batch_size: int, seed: int) -> dict[
     """Fit in one of the ways that take steps."""
     import pymc as pm
 
-    warnings.simplefilter("ignore")
+    quiet()
     if way == "streaming":
         from pymc_streaming import DataLoader, Trainer, arrow_source
 

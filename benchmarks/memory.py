@@ -8,9 +8,10 @@ parquet, arrow   this package, `--passes` times through the table
 minibatch        pm.fit on pm.Minibatch, the table in float64 in memory, read from the Parquet file
                  into one array; 100 steps. Left out where it would take more than is available
 
-peak_mib is ru_maxrss of a fresh process that does nothing else, and of its largest child if it has
-children, the two added. Pages of mapped files count. What was compiled is in the caches of the
-compilers; compiling_mib is the peak of the process before, which filled them.
+The peak is ru_maxrss of a fresh process that does nothing else; pages of mapped files count in it.
+If it has children, the most that they had at one time by 50 looks a second is added, and what they
+share with it counts twice. What was compiled is in the caches of the compilers; "compiling" is the
+peak of the process before, which filled them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ import psutil
 
 from benchmarks import BenchmarkError
 from benchmarks.models import MODELS
-from benchmarks.processes import float_environment, from_fresh, peak_mib
+from benchmarks.processes import Children, float_environment, from_fresh, peak_mib, quiet
 from benchmarks.recording import Recording, Results, Row
 from benchmarks.report import BLUE, GREEN, GREY, VERMILION, Figure, Table, new_figure, spread, text
 
@@ -86,13 +86,24 @@ def run(options: argparse.Namespace, recording: Recording) -> None:
                     else max(10, int(options.passes * n_rows / options.batch_size))
                 )
                 for _ in range(options.rounds):
+                    children = Children()
                     peak = from_fresh(
-                        fit, folder, way, options.batch_size, steps, environment=environment
+                        fit,
+                        folder,
+                        way,
+                        options.batch_size,
+                        steps,
+                        environment=environment,
+                        watch=children,
                     )
                     recording.add(
                         "peak",
                         {"way": way, "precision": precision, "rows": n_rows, "steps": steps},
-                        {"peak_mib": peak, "compiling_mib": compiling},
+                        {
+                            "peak_mib": peak + children.peak_mib,
+                            "children_mib": children.peak_mib,
+                            "compiling_mib": compiling,
+                        },
                     )
 
 
@@ -142,7 +153,7 @@ def write(folder: Path, way: str, n_rows: int, precision: str, seed: int) -> Non
 
 def fit(folder: Path, way: str, batch_size: int, steps: int) -> float:
     """Peak memory in MiB of a process that fits so many steps."""
-    warnings.simplefilter("ignore")  # fits as short as these have not converged
+    quiet()
     if way == "minibatch":
         _fit_in_memory(folder, batch_size, steps)
     else:

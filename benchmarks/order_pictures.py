@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 
 from benchmarks.report import BLUE, GREEN, GREY, ORANGE, VERMILION, Figure
 from pymc_streaming import DataLoader
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
 
 SUITS = [("♠", "#000000"), ("♥", VERMILION), ("♣", BLUE), ("♦", ORANGE)]
 STYLES = [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import resource
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from benchmarks import BenchmarkError
+
+WATCH_SECONDS = 0.02
 
 
 class ChildError(BenchmarkError):
@@ -22,8 +28,9 @@ def each_from_fresh(
     function: Callable[..., Iterator[Any]],
     *arguments: Any,
     environment: Mapping[str, str] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Iterator[Any]:
-    """What a generator yields in a fresh process, as it comes."""
+    """What a generator yields in a fresh process, as it comes; `watch` has its number meanwhile."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     with _environment(environment or {}):
@@ -32,6 +39,8 @@ def each_from_fresh(
     send.close()
     try:
         while True:
+            while watch is not None and not receive.poll(WATCH_SECONDS):
+                watch(process.pid or 0)
             try:
                 kind, value = receive.recv()
             except EOFError:
@@ -56,21 +65,47 @@ def from_fresh(
     function: Callable[..., Any],
     *arguments: Any,
     environment: Mapping[str, str] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Any:
     """What a function returns in a fresh process."""
-    return next(each_from_fresh(_once, function, arguments, environment=environment))
+    return next(each_from_fresh(_once, function, arguments, environment=environment, watch=watch))
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far, and of the largest child that has ended.
+    """Largest resident memory of this process so far.
 
-    Pages of mapped files count as long as they are mapped. The two are added, so that what they
-    share counts twice.
+    Pages of mapped files count while they are mapped and in memory.
     """
-    return sum(
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Children:
+    """Largest resident memory of all children of a process together, looked at now and then.
+
+    The system's own figure, RUSAGE_CHILDREN, cannot be used: a child that runs another program is
+    a copy of its parent for a moment, and counts as large. Here it counts from the second look on.
+    """
+
+    def __init__(self) -> None:
+        self.peak_mib = 0.0
+        self._seen: set[int] = set()
+
+    def __call__(self, process: int) -> None:
+        """Look at the children of a process."""
+        total, seen = 0, set()
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process).children(recursive=True):
+                seen.add(child.pid)
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    total += child.memory_info().rss if child.pid in self._seen else 0
+        self._seen = seen
+        self.peak_mib = max(self.peak_mib, total / 2**20)
+
+
+def quiet() -> None:
+    """No warnings of fits that are too short to converge, and no log of them."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("pymc").setLevel(logging.ERROR)
 
 
 def float_environment(precision: str) -> dict[str, str]:

@@ -225,6 +225,8 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"{len(value)} values"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

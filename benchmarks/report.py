@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.recording import Results, Row, write_text
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+# The processes whose memory is measured import this too: matplotlib comes when something is drawn.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = "matplotlib.figure.Figure"
 
 # Okabe and Ito's colours, told apart by all kinds of colour vision; shapes say the same again.
 BLUE, VERMILION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#555555"
@@ -116,6 +116,11 @@ def conditions(results: Results) -> str:
 
 def new_figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """Panels as an array of two dimensions."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
     figure, panels = plt.subplots(rows, columns, squeeze=False, layout="constrained", **options)
     for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
@@ -136,6 +141,8 @@ def dots(axes: Any, rows: Sequence[Row], labels: Sequence[str], name: str, **sty
 
 def save(figure: Figure, path: Path) -> None:
     """Small enough to be kept with the documentation."""
+    import matplotlib.pyplot as plt
+
     figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
     plt.close(figure)
 

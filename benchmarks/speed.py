@@ -19,6 +19,8 @@ arrow-shuffle               the same, shuffled again within a bounded buffer
 resident, fixed             this package's step without reading: on consecutive views of the whole
                             table in memory, and on one batch again and again
 
+A measurement is one call of fit, its start included, for as many steps as take about --seconds.
+
 --first-step measures instead how long it takes from calling fit to the first step: for pm.fit and
 this package, with nothing in the caches of the compilers and with the same model in them.
 """
@@ -30,13 +32,12 @@ import math
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.models import MODELS
-from benchmarks.processes import each_from_fresh, float_environment, from_fresh
+from benchmarks.processes import each_from_fresh, float_environment, from_fresh, quiet
 from benchmarks.recording import Recording, Results, Row
 from benchmarks.report import (
     BLUE,
@@ -142,7 +143,7 @@ def measure(
     """What was measured, and what was found: for each contestant in each round."""
     from benchmarks.contestants import Contest, in_memory
 
-    _quiet()
+    quiet()
     rows = in_memory(folder / precision)
     for batch_size in batch_sizes:
         contest = Contest(MODELS[name], rows, folder / "parquet", folder / precision, batch_size)
@@ -221,7 +222,7 @@ def first_step(name: str, arrow: Path, batch_size: int, which: str) -> float:
     from benchmarks.contestants import Contest, in_memory
     from pymc_streaming import Trainer
 
-    _quiet()
+    quiet()
     contest = Contest(MODELS[name], in_memory(arrow), arrow, arrow, batch_size)
     if which == "minibatch":
         with contest.minibatch_model():
@@ -233,13 +234,6 @@ def first_step(name: str, arrow: Path, batch_size: int, which: str) -> float:
         started = time.perf_counter()
         Trainer("advi", loader, model=model, random_seed=0, progressbar=False).fit(1)
     return time.perf_counter() - started
-
-
-def _quiet() -> None:
-    import logging
-
-    logging.getLogger("pymc").setLevel(logging.WARNING)
-    warnings.simplefilter("ignore")  # fits as short as these have not converged
 
 
 def tables(results: Results) -> list[Table]:

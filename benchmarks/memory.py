@@ -269,5 +269,5 @@ def draw(results: Results) -> Figure:
     axes.set(xlabel="million rows", ylabel="peak memory of the process, GiB")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.1 * total)
-    axes.legend(frameon=False, loc="center right")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -136,7 +136,7 @@ def dots(axes: Any, rows: Sequence[Row], labels: Sequence[str], name: str, **sty
     middles = [row.median(name) for row in rows]
     axes.plot(middles, range(len(rows)), linestyle="", **{"color": BLUE, "marker": "o", **style})
     axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
 
 
 def save(figure: Figure, path: Path) -> None:

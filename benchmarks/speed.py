@@ -19,17 +19,14 @@ arrow-shuffle               the same, shuffled again within a bounded buffer
 resident, fixed             this package's step without reading: on consecutive views of the whole
                             table in memory, and on one batch again and again
 
-A measurement is one call of fit, its start included, for as many steps as take about --seconds.
-
---first-step measures instead how long it takes from calling fit to the first step: for pm.fit and
-this package, with nothing in the caches of the compilers and with the same model in them.
+A measurement is one call of fit, its start included, for as many steps as take about a second
+(`--seconds`).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,9 +38,6 @@ from benchmarks.processes import each_from_fresh, float_environment, from_fresh,
 from benchmarks.recording import Recording, Results, Row
 from benchmarks.report import (
     BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
     VERMILION,
     Figure,
     Table,
@@ -85,7 +79,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rows", type=int, default=2_000_000, help="of 14 columns; fewer of more columns"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first-step", action="store_true", help="measure the first step instead")
 
 
 def run(options: argparse.Namespace, recording: Recording) -> None:
@@ -97,9 +90,6 @@ def run(options: argparse.Namespace, recording: Recording) -> None:
             folder = Path(temporary)
             from_fresh(prepare, name, folder, n_rows, options.seed, options.precisions)
             for precision in options.precisions:
-                if options.first_step:
-                    first_steps(name, folder, precision, options, recording)
-                    continue
                 steady = each_from_fresh(
                     measure,
                     name,
@@ -186,61 +176,7 @@ def _steps_for(contestant: Any, seconds: float) -> int:
         n *= 2
 
 
-def first_steps(
-    name: str, folder: Path, precision: str, options: argparse.Namespace, recording: Recording
-) -> None:
-    """Each in a fresh process: with new folders for what is compiled, then with the same again."""
-    for _ in range(options.rounds):
-        for batch_size in options.batch_sizes:
-            for which in ("minibatch", "arrow"):
-                caches = folder / "caches"
-                flags = float_environment(precision)
-                flags["PYTENSOR_FLAGS"] += f",base_compiledir={caches / 'pytensor'}"
-                flags["NUMBA_CACHE_DIR"] = str(caches / "numba")
-                for cache in ("cold", "warm"):
-                    seconds = from_fresh(
-                        first_step, name, folder / precision, batch_size, which, environment=flags
-                    )
-                    recording.add(
-                        "first step",
-                        {
-                            "model": name,
-                            "precision": precision,
-                            "batch_size": batch_size,
-                            "cache": cache,
-                            "contestant": which,
-                        },
-                        {"seconds": seconds},
-                    )
-                shutil.rmtree(caches)
-
-
-def first_step(name: str, arrow: Path, batch_size: int, which: str) -> float:
-    """Seconds of a fit of one step; everything is imported and the table at hand before."""
-    import pymc as pm
-
-    from benchmarks.contestants import Contest, in_memory
-    from pymc_streaming import Trainer
-
-    quiet()
-    contest = Contest(MODELS[name], in_memory(arrow), arrow, arrow, batch_size)
-    if which == "minibatch":
-        with contest.minibatch_model():
-            started = time.perf_counter()
-            pm.fit(1, method="advi", random_seed=0, progressbar=False)
-    else:
-        loader = contest.arrow_loader()
-        model = contest.loader_model(loader)
-        started = time.perf_counter()
-        Trainer("advi", loader, model=model, random_seed=0, progressbar=False).fit(1)
-    return time.perf_counter() - started
-
-
 def tables(results: Results) -> list[Table]:
-    return _step_tables(results) + _first_step_tables(results)
-
-
-def _step_tables(results: Results) -> list[Table]:
     from benchmarks.contestants import TITLES
 
     made = []
@@ -279,28 +215,6 @@ def _cells(row: Row | None, base: Row | None, limit: Row | None) -> list[str]:
     ]
 
 
-def _first_step_tables(results: Results) -> list[Table]:
-    rows = []
-    for row in results.rows("first step", contestant="arrow"):
-        others = {**row.of, "contestant": "minibatch"}
-        (base,) = results.rows("first step", **others) or [None]
-        rows.append(
-            [
-                MODELS[row.of["model"]].title,
-                row.of["precision"],
-                text(row.of["batch_size"]),
-                row.of["cache"],
-                spread(base, "seconds") if base else "–",
-                spread(row, "seconds"),
-                text(row.median("seconds") / base.median("seconds") if base else None, ".2f"),
-            ]
-        )
-    if not rows:
-        return []
-    headers = ["model", "precision", "batch", "cache", "pm.fit, s", "this package, s", "ratio"]
-    return [Table("From calling fit to the first step", headers, rows)]
-
-
 def _contests(results: Results) -> list[tuple[str, int]]:
     """Model and size of batch, as they were measured."""
     rows = results.rows("step")
@@ -313,10 +227,6 @@ def _found(results: Results, model: str, batch_size: int) -> dict[tuple[str, str
 
 
 def draw(results: Results) -> Figure:
-    return _draw_steps(results) if results.rows("step") else _draw_first_steps(results)
-
-
-def _draw_steps(results: Results) -> Figure:
     """A panel for each model and size of batch; rows a second, on one scale for all."""
     from benchmarks.contestants import TITLES
 
@@ -351,24 +261,4 @@ def _draw_steps(results: Results) -> Figure:
         axes.set_xlabel("rows a second (median, smallest to largest)")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
-    return figure
-
-
-def _draw_first_steps(results: Results) -> Figure:
-    figure, panels = new_figure(1, 2, figsize=(10, 4), sharey=True)
-    for axes, cache in zip(panels[0], ("cold", "warm"), strict=True):
-        for which, label, style in (
-            ("minibatch", "pm.fit, pm.Minibatch", {"color": ORANGE, "marker": "s"}),
-            ("arrow", "this package", {"color": GREEN, "marker": "o"}),
-        ):
-            rows = results.rows("first step", cache=cache, contestant=which)
-            labels = [
-                f"{row.of['model']}, {row.of['batch_size']:,}, {row.of['precision']}"
-                for row in rows
-            ]
-            dots(axes, rows, labels, "seconds", label=label, **style)
-        axes.set_xlim(left=0)
-        axes.set_title(f"caches of the compilers {cache}", color=GREY)
-        axes.set_xlabel("seconds from calling fit to the first step")
-    panels[0][0].legend(frameon=False)
     return figure

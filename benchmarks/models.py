@@ -110,7 +110,10 @@ def _pymc_logistic(arrays: Arrays, n_features: int, n_rows: int) -> None:
     import pymc as pm
 
     pm.Bernoulli(
-        "y", logit_p=_linear_predictor(arrays, n_features), observed=arrays["y"], total_size=n_rows
+        "outcome",
+        logit_p=_linear_predictor(arrays, n_features),
+        observed=arrays["y"],
+        total_size=n_rows,
     )
 
 
@@ -119,7 +122,11 @@ def _pymc_linear(arrays: Arrays, n_features: int, n_rows: int) -> None:
 
     sigma = pm.HalfNormal("sigma", 1.0)
     pm.Normal(
-        "y", _linear_predictor(arrays, n_features), sigma, observed=arrays["y"], total_size=n_rows
+        "outcome",
+        _linear_predictor(arrays, n_features),
+        sigma,
+        observed=arrays["y"],
+        total_size=n_rows,
     )
 
 
@@ -127,7 +134,7 @@ def _pymc_poisson(arrays: Arrays, n_features: int, n_rows: int) -> None:
     import pymc as pm
 
     rate = pm.math.exp(_linear_predictor(arrays, n_features))
-    pm.Poisson("y", rate, observed=arrays["y"], total_size=n_rows)
+    pm.Poisson("outcome", rate, observed=arrays["y"], total_size=n_rows)
 
 
 def _pymc_groups(arrays: Arrays, n_features: int, n_rows: int) -> None:
@@ -136,7 +143,7 @@ def _pymc_groups(arrays: Arrays, n_features: int, n_rows: int) -> None:
     tau, sigma = pm.HalfNormal("tau", 1.0), pm.HalfNormal("sigma", 1.0)
     offset = pm.Normal("offset", 0.0, tau, shape=GROUPS)
     mean = _linear_predictor(arrays, n_features) + offset[arrays["group"]]
-    pm.Normal("y", mean, sigma, observed=arrays["y"], total_size=n_rows)
+    pm.Normal("outcome", mean, sigma, observed=arrays["y"], total_size=n_rows)
 
 
 def _numpyro_predictor(arrays: Arrays) -> Any:
@@ -153,7 +160,7 @@ def _numpyro_outcome(distribution: Any, arrays: Arrays, n_rows: int, batch_size:
     import numpyro
 
     with numpyro.plate("rows", batch_size), numpyro.handlers.scale(scale=n_rows / batch_size):
-        numpyro.sample("y", distribution, obs=arrays["y"])
+        numpyro.sample("outcome", distribution, obs=arrays["y"])
 
 
 def _numpyro_logistic(arrays: Arrays, n_rows: int, batch_size: int) -> None:

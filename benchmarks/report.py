@@ -143,6 +143,7 @@ def save(figure: Figure, path: Path) -> None:
     """Small enough to be kept with the documentation."""
     import matplotlib.pyplot as plt
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, format="png", metadata={"Software": None})
     plt.close(figure)
 

@@ -7,6 +7,13 @@ REQUIREMENTS := $(VENV)/.made pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
+# Sizes that take half an hour together; `make bench-speed ARGS=...` runs one.
+BENCH := speed first_step memory shuffle criteo accuracy
+BENCH_speed := --models logistic --batch-sizes 4096
+BENCH_first_step := --rounds 1
+BENCH_memory := --rows 1000000 5000000 20000000
+BENCH_shuffle := --rounds 3
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint docs bench clean
@@ -29,9 +36,12 @@ lint: $(VENV)/.lint ## Check style, types and the order of imports
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 
-bench: $(VENV)/.bench ## Run the benchmarks that need no data of their own; each prints its table
-	@set -e; for name in step accuracy memory; do \
-		echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
+bench: $(BENCH:%=bench-%) ## Run the benchmarks that need no data of their own: half an hour in all (ARGS="--rounds 3")
+	@$(BIN)/python -m benchmarks docs
+
+bench-%: $(VENV)/.bench
+	@echo "== $*"
+	@$(BIN)/python -m benchmarks $* $(BENCH_$*) $(ARGS)
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) demo-output docs/_build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \

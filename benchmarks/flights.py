@@ -1,19 +1,15 @@
 """Late departures by distance, hour and airport: 3 million real flights, sorted by date.
 
-    python -m benchmarks.flights PATH/flights-3m.parquet
-
 P(delay > 15 min) on distance, two harmonics of the hour and an intercept for each origin,
 streamed with a shuffle; compared with the exact mode (sparse Newton) and with the same model
-on ``pm.Minibatch`` in memory. Each fit runs in a fresh process.
+on pm.Minibatch in memory. Each fit runs in a fresh process. The table is not in this repository: a
+Parquet file with date, delay in minutes, distance in miles and origin.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +17,19 @@ import pymc as pm
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-import benchmarks
+from benchmarks.processes import from_fresh, peak_mib
+from benchmarks.recording import Recording, Results
+from benchmarks.report import BLUE, GREEN, VERMILION, Figure, new_figure
 from pymc_streaming import DataLoader, Trainer, parquet_source
 
 COLUMNS = ["date", "delay", "distance", "origin"]
 AIRPORT_SCALE, SLOPE_SCALE = 0.5, 1.5
+COMMON = 5_000  # flights from an airport whose error is looked at
+FORMATS = {"error_of_slopes": ".4f", "error_of_airports": ".4f", "peak_mib": ",.0f"}
+READING = """\
+Errors are the largest differences from the exact mode: of the five slopes, and of the intercepts of
+airports with more than 5,000 flights. The next columns are the smallest and the largest ratio of a
+slope's fitted standard deviation to that by the curvature at the mode."""
 
 
 def prepare(block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -90,8 +94,7 @@ def minibatch(path: Path, steps: int, batch_size: int, seed: int, optimizer: str
 
 
 def _result(approximation, seconds: float):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return approximation.mean.eval(), approximation.std.eval(), seconds, peak
+    return approximation.mean.eval(), approximation.std.eval(), seconds, peak_mib()
 
 
 def exact_mode(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,65 +119,51 @@ def exact_mode(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     raise RuntimeError("Newton's method did not converge")
 
 
-def main() -> None:
-    """Fit, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--buffer-size", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    print(benchmarks.conditions())
 
-    def fresh(function, *arguments):
-        with ProcessPoolExecutor(1, mp_context=context) as executor:
-            return executor.submit(function, *arguments).result()
 
-    mode, curvature, flights = fresh(exact_mode, options.path)
-    common = flights > 5_000
-    print(
-        f"Exact mode: intercept {mode[0]:.4f}, slopes {np.round(mode[1:6], 4)}; "
-        f"{common.sum()} of {len(flights)} airports have over 5,000 flights."
-    )
-    print(
-        "| fit | max error of slopes | of airports | sd of slopes over exact | seconds | M rows/s "
-        "| peak memory |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    runs = {
-        "streamed from disk": (
-            streamed,
-            options.path,
-            options.steps,
-            options.batch_size,
-            options.buffer_size,
-            options.seed,
-        )
-    } | {
-        f"pm.Minibatch in memory, {name}": (
-            minibatch,
-            options.path,
-            options.steps,
-            options.batch_size,
-            options.seed,
-            name,
-        )
+def run(options: argparse.Namespace, recording: Recording) -> None:
+    mode, curvature, flights = from_fresh(exact_mode, options.path)
+    common = flights > COMMON
+    fit = (options.path, options.steps, options.batch_size)
+    runs = {"streamed from disk": (streamed, *fit, options.buffer_size, options.seed)} | {
+        f"pm.Minibatch in memory, {name}": (minibatch, *fit, options.seed, name)
         for name in ("default", "adam")
     }
-    for name, run in runs.items():
-        mean, sd, seconds, peak = fresh(*run)
-        slopes = np.abs(mean - mode)[1:6].max()
-        total = np.abs((mean[0] + mean[6:]) - (mode[0] + mode[6:]))[common].max()
+    for name, call in runs.items():
+        mean, sd, seconds, peak = from_fresh(*call)
         ratio = sd[1:6] * np.sqrt(curvature[1:6])
-        speed = options.steps * options.batch_size / seconds / 1e6
-        print(
-            f"| {name} | {slopes:.4f} | {total:.4f} | {ratio.min():.3f} to {ratio.max():.3f} "
-            f"| {seconds:.1f} | {speed:.2f} | {peak:,.0f} MiB |",
-            flush=True,
+        recording.add(
+            "fit",
+            {"fit": name},
+            {
+                "error_of_slopes": np.abs(mean - mode)[1:6].max(),
+                "error_of_airports": np.abs((mean[0] + mean[6:]) - (mode[0] + mode[6:]))[
+                    common
+                ].max(),
+                "smallest_sd_over_exact": ratio.min(),
+                "largest_sd_over_exact": ratio.max(),
+                "seconds": seconds,
+                "million_rows_per_second": options.steps * options.batch_size / seconds / 1e6,
+                "peak_mib": peak,
+            },
         )
 
 
-if __name__ == "__main__":
-    main()
+def draw(results: Results) -> Figure:
+    rows = results.rows("fit")
+    figure, panels = new_figure(1, 3, figsize=(11, 2.6), sharey=True)
+    for axes, name, label, colour in (
+        (panels[0][0], "error_of_slopes", "largest error of a slope", BLUE),
+        (panels[0][1], "error_of_airports", "largest error of an airport", GREEN),
+        (panels[0][2], "peak_mib", "peak memory, MiB", VERMILION),
+    ):
+        axes.barh([row.of["fit"] for row in rows], [row.median(name) for row in rows], color=colour)
+        axes.set_xlabel(label)
+    panels[0][0].invert_yaxis()
+    return figure

@@ -1,7 +1,5 @@
 """How well ways to fill a shuffle buffer mix a table, at equal memory, and what each costs.
 
-    python -m benchmarks.mixing --output docs/explanation
-
 All but the costs is simulated on row numbers. The design effect of batches of b rows is
 b Var(batch means) / Var(rows): 1 for batches of random rows, b for batches of equal ones. The fit
 is a logistic regression on a drifting order book, by the optimiser and averaging of the Trainer.
@@ -10,11 +8,9 @@ is a logistic regression on a drifting order book, by the optimiser and averagin
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +18,22 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import benchmarks
 from benchmarks import order_book, order_pictures
+from benchmarks.processes import from_fresh
+from benchmarks.recording import Recording, Results
+from benchmarks.report import Figure, Table, save, text
 from pymc_streaming import AnnealedAdam, parquet_source
 from pymc_streaming.loader.order import even_permutation
 from pymc_streaming.vi.optimizers import averaging_start
 
 BATCH = 1_000
 SPAN = 26.0  # of the order book, in millions of rows
+READING = """\
+Means over the seeds. The first columns are design effects, by kind of table; then the absolute
+correlation of a row's place in the epoch with its place in the table, and the largest error of a
+fit of one pass and of three. Memory and speed are those of reading 14 float32 columns from row
+groups of 131,072 rows, with so many of them open. See
+[how well a buffer mixes](../explanation/how-well-a-buffer-mixes.md)."""
 LAYOUTS = {"440 small fragments": 440, "11 large fragments": 11}
 CANDIDATES = {  # seekable, fragments open at once
     "none": ("yes", 1),
@@ -103,7 +107,7 @@ def _interleaved(rows: np.ndarray, size: int, lanes: int, generator: np.random.G
     )
 
 
-def tables(edges: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
+def columns_of(edges: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """A column of each kind of order."""
     n_rows, n_fragments = edges[-1], len(edges) - 1
     when = np.arange(n_rows) / n_rows
@@ -166,72 +170,89 @@ def reading(folder: Path, n_open: int) -> tuple[float, float]:
 
 def costs() -> dict[int, tuple[float, float]]:
     """What `reading` says by number of open fragments, each in a fresh process."""
-    fresh = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         generator = np.random.default_rng(0)
         columns = {f"x{i}": generator.normal(size=2**21).astype("f4") for i in range(14)}
         pq.write_table(pa.table(columns), Path(folder) / "a.parquet", row_group_size=2**17)
         found = {}
         for n_open in sorted({n_open for _, n_open in CANDIDATES.values()}):
-            with ProcessPoolExecutor(1, mp_context=fresh) as executor:
-                found[n_open] = executor.submit(reading, Path(folder), n_open).result()
+            found[n_open] = from_fresh(reading, Path(folder), n_open)
     return found
 
 
-def main() -> None:
-    """Simulate, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_100_000)
     parser.add_argument("--buffer", type=float, default=0.05, help="part of the rows it holds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="folder for the picture")
-    options = parser.parse_args()
-    print(benchmarks.conditions())
+    parser.add_argument("--pictures", type=Path, help="folder for the picture of the documentation")
+
+
+def run(options: argparse.Namespace, recording: Recording) -> None:
     size = round(options.buffer * options.rows)
     book = order_book.rows(np.linspace(0, SPAN, options.rows), np.random.default_rng(0)).astype(
         "f8"
     )
     mode, _ = order_book.exact_mode(lambda: [book])
-    cost = costs()
-    picture = {}
-    kinds = list(tables(np.array([0, 1]), np.random.default_rng(0)))
-    print(
-        f"{options.rows:,} rows, buffer of {size:,}, batches of {BATCH:,}, mean of {options.seeds} "
-        "seeds. Design effects; absolute correlation of a row's place in the epoch with its place "
-        "in the table; largest error of a fit of 1 and 3 passes; memory and M rows/s of reading "
-        "14 float32 columns from row groups of 131,072 rows.\n"
-    )
-    print(
-        f"| layout | filling | {' | '.join(kinds)} | correlation | error, 1 pass | 3 passes "
-        "| seekable | open | MiB | M rows/s |"
-    )
-    print("| --- " * (len(kinds) + 9) + "|")
-    for layout, n_fragments in LAYOUTS.items():
-        edges = np.arange(n_fragments + 1) * options.rows // n_fragments
-        for candidate, (seekable, n_open) in CANDIDATES.items():
-            found = []
+    for n_open, (memory, speed) in costs().items():
+        recording.add(
+            "reading",
+            {"fragments_open": n_open},
+            {"memory_mib": memory, "million_rows_per_second": speed},
+        )
+    for layout in LAYOUTS:
+        edges = edges_of(layout, options.rows)
+        for candidate in CANDIDATES:
             for seed in range(options.seeds):
                 generator = np.random.default_rng(seed)
-                columns = tables(edges, generator)
+                columns = columns_of(edges, generator)
                 rows = order(candidate, edges, size, generator)
                 epochs = [order(candidate, edges, size, generator) for _ in range(3)]
-                errors = [np.abs(fit(book, iter(epochs), p) - mode).max() for p in (1, 3)]
-                found.append(
-                    [design_effect(values[rows]) for values in columns.values()]
-                    + [abs(np.corrcoef(np.arange(len(rows)), rows)[0, 1]), *errors]
+                one, three = (np.abs(fit(book, iter(epochs), p) - mode).max() for p in (1, 3))
+                recording.add(
+                    "mixing",
+                    {"layout": layout, "filling": candidate},
+                    {kind: design_effect(values[rows]) for kind, values in columns.items()}
+                    | {
+                        "correlation": abs(np.corrcoef(np.arange(len(rows)), rows)[0, 1]),
+                        "error_1_pass": one,
+                        "error_3_passes": three,
+                    },
                 )
-            picture[layout, candidate] = rows
-            *effects, correlation, one, three = np.mean(found, axis=0)
-            memory, speed = cost[n_open]
-            print(
-                f"| {layout} | {candidate} | {' | '.join(f'{x:.1f}' for x in effects)} "
-                f"| {correlation:.2f} | {one:.4f} | {three:.4f} | {seekable} | {n_open} "
-                f"| {memory:.0f} | {speed:.1f} |",
-                flush=True,
+    if options.pictures:
+        save(draw(recording.results()), options.pictures / "mixing.png")
+
+
+def edges_of(layout: str, n_rows: int) -> np.ndarray:
+    return np.arange(LAYOUTS[layout] + 1) * n_rows // LAYOUTS[layout]
+
+
+def tables(results: Results) -> list[Table]:
+    forms = {"correlation": ".2f", "error_1_pass": ".4f", "error_3_passes": ".4f"}
+    costs = {row.of["fragments_open"]: row for row in results.rows("reading")}
+    cells, names = [], []
+    for row in results.rows("mixing"):
+        names = list(row.found)
+        seekable, n_open = CANDIDATES[row.of["filling"]]
+        cells.append(
+            [row.of["layout"], row.of["filling"]]
+            + [text(float(np.mean(row.found[name])), forms.get(name, ".1f")) for name in names]
+            + [seekable, str(n_open), text(costs[n_open].median("memory_mib"), ".0f")]
+            + [text(costs[n_open].median("million_rows_per_second"), ".1f")]
+        )
+    headers = ["layout", "filling", *(name.replace("_", " ") for name in names)]
+    return [Table("", [*headers, "seekable", "open", "MiB", "M rows/s"], cells)]
+
+
+def draw(results: Results) -> Figure:
+    """The orders themselves, which a seed determines."""
+    options = results.record["options"]
+    n_rows, size = options["rows"], round(options["buffer"] * options["rows"])
+    return order_pictures.draw_mixing(
+        {
+            (layout, candidate): order(
+                candidate, edges_of(layout, n_rows), size, np.random.default_rng(0)
             )
-    if options.output:
-        order_pictures.draw_mixing(picture, options.output / "mixing.png")
-
-
-if __name__ == "__main__":
-    main()
+            for layout in LAYOUTS
+            for candidate in CANDIDATES
+        }
+    )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
+from benchmarks.report import BLUE, GREEN, GREY, ORANGE, VERMILION, Figure
 from pymc_streaming import DataLoader
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-# Okabe and Ito's colours, told apart by all kinds of colour vision; shapes say the same again.
-BLUE, VERMILION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#555555"
 SUITS = [("♠", "#000000"), ("♥", VERMILION), ("♣", BLUE), ("♦", ORANGE)]
 STYLES = [
     {"color": VERMILION, "marker": "o", "linestyle": "-"},
@@ -25,7 +23,7 @@ STYLES = [
 ]
 
 
-def draw_deck(path: Path) -> None:
+def draw_deck() -> Figure:
     """A deck sorted by suit, dealt in hands of four by a loader that shuffles more or less."""
     deck = np.arange(52)
     ways = {
@@ -52,10 +50,10 @@ def draw_deck(path: Path) -> None:
         axes.tick_params(length=0, labelleft=axes is panels[0])
         axes.spines[:].set_visible(False)
     figure.suptitle("A deck sorted by suit, dealt in hands of four", size=14)
-    save(figure, path)
+    return figure
 
 
-def draw_mixing(orders: Mapping[tuple[str, str], np.ndarray], path: Path) -> None:
+def draw_mixing(orders: Mapping[tuple[str, str], np.ndarray]) -> Figure:
     """Where in the table the rows of an epoch come from."""
     ways = {
         "none": "in order",
@@ -86,18 +84,17 @@ def draw_mixing(orders: Mapping[tuple[str, str], np.ndarray], path: Path) -> Non
             axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         row[0].set_ylabel(f"{layout}\nplace in the table")
     figure.supxlabel("place in the epoch")
-    save(figure, path)
+    return figure
 
 
 def draw_errors(
     panels: Mapping[str, Mapping[str, tuple[list[float], list[float]]]],
-    path: Path,
     *,
     title: str,
     xlabel: str,
     ylabel: str,
     xscale: str = "linear",
-) -> None:
+) -> Figure:
     """Errors by table or by number of passes: a panel, and in it a line for each way to shuffle."""
     figure, row = plt.subplots(
         1,
@@ -121,10 +118,4 @@ def draw_errors(
     handles, labels = row[0][0].get_legend_handles_labels()
     columns = 3 if len(panels) > 1 else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    save(figure, path)
-
-
-def save(figure: plt.Figure, path: Path) -> None:
-    """Small enough to be kept with the documentation."""
-    figure.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(figure)
+    return figure

@@ -1,9 +1,7 @@
 """How often the order report is wrong, and what an order does to a fit.
 
-    python -m benchmarks.order_report --tables 200
-
-Five tables: false alarms on shuffled tables; misses on tables in an order that matters, where a
-replica of the trainer is off by more than 0.1 posterior standard deviations beyond what it is on
+What is measured: false alarms on shuffled tables; misses on tables in an order that matters, where
+a replica of the trainer is off by more than 0.1 posterior standard deviations beyond what it is on
 the same rows shuffled; what is said of the error of a fit against that of the replica, for fits of
 at least ten epochs and for shorter ones; and both against the trainer itself.
 """
@@ -16,13 +14,13 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pymc as pm
 
-import benchmarks
 from benchmarks.ordering_tables import (
     KINDS,
     Ordered,
@@ -31,10 +29,18 @@ from benchmarks.ordering_tables import (
     replica_error,
     shuffled_table,
 )
+from benchmarks.recording import Recording, Results, Row
+from benchmarks.report import BLUE, GREY, VERMILION, Figure, Table, new_figure, text
 from pymc_streaming import DataLoader, OrderReport, Trainer, order_report, parquet_source
 from pymc_streaming.ordering.advice import off_by
 
 MATTERS = 0.1
+PARTS = ("false alarms", "misses", "lengths", "fits")
+READING = """\
+A table is missed if its order harmed a fit and the report did not call it ordered. The error that
+the report predicts is held against the one that a replica of the trainer finds: a point above the
+line was worse than was said. See [how the order is
+judged](../explanation/how-the-order-is-judged.md)."""
 #: Every so many shuffled tables, one of 30 to 150 columns.
 WIDE = 10
 
@@ -49,29 +55,17 @@ def reported(table: pa.Table, row_group: int, **options) -> tuple[OrderReport, f
         return report, time.perf_counter() - started
 
 
-def false_alarms(n_tables: int, seed: int) -> None:
+def false_alarms(n_tables: int, seed: int, recording: Recording) -> None:
     """Verdicts on shuffled tables."""
-    verdicts: collections.Counter[str] = collections.Counter()
-    seconds, columns = [], 0
     for number in range(n_tables):
         is_wide = number % WIDE == WIDE - 1
         table, row_group = shuffled_table(np.random.default_rng([seed, 1, number]), is_wide)
         report, took = reported(table, row_group)
-        verdicts[report.verdict] += 1
-        seconds.append(took)
-        columns += table.num_columns
-        if report.verdict == "ordered":
-            print(f"  false alarm, table {number}, {report.rows:,} rows: {report.reason}")
-            for record in (*report.columns, *report.relations):
-                if getattr(record, "ordered", True):
-                    print(f"    {record}")
-    print(f"| shuffled tables ({columns:,} columns) | ordered | shuffled | unknown | seconds |")
-    print("| --- | --- | --- | --- | --- |")
-    print(
-        f"| {n_tables} | {verdicts['ordered']} | {verdicts['shuffled']} | {verdicts['unknown']} "
-        f"| median {np.median(seconds):.2f}, largest {max(seconds):.2f} |\n",
-        flush=True,
-    )
+        recording.add(
+            "false alarms",
+            {"table": number, "rows": report.rows, "columns": table.num_columns},
+            {"verdict": report.verdict, "seconds": took, "reason": report.reason},
+        )
 
 
 def harm(table: Ordered, seeds: range) -> tuple[float, float]:
@@ -90,16 +84,13 @@ def small_buffer(table: Ordered) -> int:
     return max(len(table.y) // 20, 4 * table.batch_size)
 
 
-def misses(n_tables: int, seed: int) -> None:
+def misses(n_tables: int, seed: int, recording: Recording) -> None:
     """Verdicts on ordered tables until so many of them have harmed a fit."""
-    counts = {kind: collections.Counter[str]() for kind in KINDS}
-    predictions = []
-    number = 0
-    while sum(count["harmful"] for count in counts.values()) < n_tables:
+    number = harmful = 0
+    while harmful < n_tables:
         rng = np.random.default_rng([seed, 2, number])
         kind = KINDS[number % len(KINDS)]
         table = ordered_table(rng, kind)
-        number += 1
         report, _ = reported(
             pa.table(table.columns),
             table.fragment_rows,
@@ -110,91 +101,76 @@ def misses(n_tables: int, seed: int) -> None:
         if report.verdict != "ordered" and max(harms) > MATTERS / 2:
             # Chance moves a few fits by more than 0.1: new ones decide.
             harms = harm(table, range(2, 10))
-        counts[kind]["all"] += 1
-        counts[kind][report.verdict] += 1
-        if max(harms) > MATTERS:
-            counts[kind]["harmful"] += 1
-            if report.verdict != "ordered":
-                counts[kind]["missed"] += 1
-                print(
-                    f"  missed: {kind}, {table.family}, {len(table.y):,} rows, batch "
-                    f"{table.batch_size:,}, strength {table.strength:.3f}, off by {harms[0]:.2f} "
-                    f"in order, {harms[1]:.2f} through a buffer",
-                    flush=True,
-                )
-        assert report.judgement is not None
-        for buffer, actual in zip((None, small_buffer(table)), harms, strict=True):
-            predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
-            predictions.append((predicted, actual))
-    print("| order | tables | called ordered | unknown | harm a fit | of those missed |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    total: collections.Counter[str] = collections.Counter()
-    for kind, count in [*counts.items(), ("all", total)]:
-        total.update(count if kind != "all" else {})
-        shown = ("all", "ordered", "unknown", "harmful", "missed")
-        print(f"| {kind} | " + " | ".join(str(count[key]) for key in shown) + " |")
-    print()
-    calibration(np.array(predictions))
-
-
-def calibration(predictions: np.ndarray) -> None:
-    """What is said of the error of a fit, and the error."""
-    predicted, actual = predictions.T
-    said = np.array([off_by(error) if error >= MATTERS else "harmless" for error in predicted])
-    print("| said | fits | actual, median | 95 % below | within what is said | above 0.1 |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for words in dict.fromkeys(said[np.argsort(predicted)]):
-        inside = actual[said == words]
-        bound = MATTERS if words == "harmless" else float(words.split()[4].replace(",", ""))
-        print(
-            f"| {words} | {len(inside)} | {np.median(inside):.2f} "
-            f"| {np.quantile(inside, 0.95):.2f} | {np.mean(inside <= bound):.0%} "
-            f"| {np.mean(inside > MATTERS):.0%} |"
+        harmful += max(harms) > MATTERS
+        recording.add(
+            "misses",
+            {"table": number, "kind": kind, "strength": table.strength, **_described(table)},
+            {"verdict": report.verdict, **_errors(report, table, harms)},
         )
-    print(flush=True)
+        number += 1
 
 
-def short_and_long_fits(n_tables: int, seed: int) -> None:
+def short_and_long_fits(n_tables: int, seed: int, recording: Recording) -> None:
     """Predictions for fits from a third of an epoch to thirty."""
-    predictions = []
     for number in range(n_tables):
         rng = np.random.default_rng([seed, 9, number])
-        table = ordered_table(rng, KINDS[number % len(KINDS)], (0.05, 1.0))
+        kind = KINDS[number % len(KINDS)]
+        table = ordered_table(rng, kind, (0.05, 1.0))
         epochs = np.exp(rng.uniform(np.log(0.3), np.log(30)))
         steps = int(np.clip(epochs * len(table.y) / table.batch_size, 500, 60_000))
         table = replace(table, steps=steps)
         report, _ = reported(pa.table(table.columns), table.fragment_rows)
-        assert report.judgement is not None
-        harms = harm(table, range(2))
-        for buffer, actual in zip((None, small_buffer(table)), harms, strict=True):
-            predicted = report.judgement.predicted_error(table.batch_size, buffer, steps)
-            predictions.append((predicted, actual))
-    calibration(np.array(predictions))
+        recording.add(
+            "lengths",
+            {"table": number, "kind": kind, "steps": steps, **_described(table)},
+            _errors(report, table, harm(table, range(2))),
+        )
 
 
-def confirmation(n_tables: int, seed: int) -> None:
+def _described(table: Ordered) -> dict[str, Any]:
+    return {"family": table.family, "rows": len(table.y), "batch_size": table.batch_size}
+
+
+def _errors(report: OrderReport, table: Ordered, harms: tuple[float, float]) -> dict[str, float]:
+    """Predicted and actual, in order and through a buffer."""
+    assert report.judgement is not None
+    found = {}
+    buffers = {"in_order": None, "through_a_buffer": small_buffer(table)}
+    for (way, buffer), actual in zip(buffers.items(), harms, strict=True):
+        found[f"predicted_{way}"] = report.judgement.predicted_error(
+            table.batch_size, buffer, table.steps
+        )
+        found[f"actual_{way}"] = actual
+    return found
+
+
+def confirmation(n_tables: int, seed: int, recording: Recording) -> None:
     """The replica against the trainer itself, on the same rows in the same kinds of order."""
-    print("| order | rows | batch | read | predicted | replica | trainer |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
     for number in range(n_tables):
         rng = np.random.default_rng([seed, 3, number])
-        table = ordered_table(rng, KINDS[number % len(KINDS)], (0.1, 0.5), (100_000, 300_000))
+        kind = KINDS[number % len(KINDS)]
+        table = ordered_table(rng, kind, (0.1, 0.5), (100_000, 300_000))
         mode, sd = exact(table)
         source = pa.table(table.columns)
         for buffer in (None, small_buffer(table), len(table.y)):
             report, _ = reported(source, table.fragment_rows)
             assert report.judgement is not None
-            predicted = report.judgement.predicted_error(table.batch_size, buffer, table.steps)
-            fitted = fit(table, buffer)
             known = {None: "in order", len(table.y): "shuffled"}
-            words = known.get(buffer, f"buffer {buffer or 0:,}")
-            print(
-                f"| {table.kind}, {table.family} | {len(table.y):,} | {table.batch_size:,} "
-                f"| {words} | {predicted:.2f} | {replica_error(table, buffer, 0):.2f} "
-                f"| {np.abs((fitted - mode) / sd).max():.2f} |",
-                flush=True,
+            recording.add(
+                "fits",
+                {
+                    "kind": kind,
+                    **_described(table),
+                    "read": known.get(buffer, f"buffer {buffer or 0:,}"),
+                },
+                {
+                    "predicted": report.judgement.predicted_error(
+                        table.batch_size, buffer, table.steps
+                    ),
+                    "replica": replica_error(table, buffer, 0),
+                    "trainer": np.abs((fit(table, buffer) - mode) / sd).max(),
+                },
             )
-    print()
 
 
 def fit(table: Ordered, buffer_size: int | None) -> np.ndarray:
@@ -219,24 +195,121 @@ def fit(table: Ordered, buffer_size: int | None) -> np.ndarray:
         return mean
 
 
-def main() -> None:
-    """Make tables, judge them, fit them, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tables", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fits", type=int, default=4, help="tables for the trainer itself")
-    parser.add_argument("--only", choices=["false-alarms", "misses", "lengths", "fits"])
-    options = parser.parse_args()
-    print(benchmarks.conditions())
+    parser.add_argument("--only", choices=[part.replace(" ", "-") for part in PARTS])
+
+
+def run(options: argparse.Namespace, recording: Recording) -> None:
     if options.only in (None, "false-alarms"):
-        false_alarms(options.tables, options.seed)
+        false_alarms(options.tables, options.seed, recording)
     if options.only in (None, "misses"):
-        misses(options.tables, options.seed)
+        misses(options.tables, options.seed, recording)
     if options.only in (None, "lengths"):
-        short_and_long_fits(options.tables // 2, options.seed)
+        short_and_long_fits(options.tables // 2, options.seed, recording)
     if options.only in (None, "fits"):
-        confirmation(options.fits, options.seed)
+        confirmation(options.fits, options.seed, recording)
 
 
-if __name__ == "__main__":
-    main()
+def tables(results: Results) -> list[Table]:
+    makers = (_false_alarm_table, _miss_table, _calibration_table, _calibration_table, _fit_table)
+    parts = ("false alarms", "misses", "misses", "lengths", "fits")
+    return [
+        make(part, results.rows(part))
+        for make, part in zip(makers, parts, strict=True)
+        if results.rows(part)
+    ]
+
+
+def _verdicts(rows: list[Row]) -> collections.Counter[str]:
+    return collections.Counter(row.found["verdict"][0] for row in rows)
+
+
+def _false_alarm_table(_: str, rows: list[Row]) -> Table:
+    count, seconds = _verdicts(rows), [row.median("seconds") for row in rows]
+    columns = sum(row.of["columns"] for row in rows)
+    return Table(
+        "Shuffled tables",
+        ["tables", "columns", "ordered", "shuffled", "unknown", "seconds, median", "largest"],
+        [
+            [text(len(rows)), text(columns)]
+            + [text(count[verdict]) for verdict in ("ordered", "shuffled", "unknown")]
+            + [f"{np.median(seconds):.2f}", f"{max(seconds):.2f}"]
+        ],
+    )
+
+
+def _miss_table(_: str, rows: list[Row]) -> Table:
+    cells = []
+    for kind in (*KINDS, "all"):
+        some = [row for row in rows if kind in ("all", row.of["kind"])]
+        harmful = [row for row in some if max(actual for _, actual in _pairs(row)) > MATTERS]
+        count = _verdicts(some)
+        missed = len(harmful) - _verdicts(harmful)["ordered"]
+        numbers = (len(some), count["ordered"], count["unknown"], len(harmful), missed)
+        cells.append([kind, *map(text, numbers)])
+    headers = ["order", "tables", "called ordered", "unknown", "harm a fit", "of those missed"]
+    return Table("Tables in an order", headers, cells)
+
+
+def _pairs(row: Row) -> list[tuple[float, float]]:
+    """Predicted and actual errors."""
+    return [
+        (row.median(f"predicted_{way}"), row.median(f"actual_{way}"))
+        for way in ("in_order", "through_a_buffer")
+    ]
+
+
+def _calibration_table(part: str, rows: list[Row]) -> Table:
+    """What is said of the error of a fit, and the error."""
+    predicted, actual = np.array([pair for row in rows for pair in _pairs(row)]).T
+    said = np.array([off_by(error) if error >= MATTERS else "harmless" for error in predicted])
+    cells = []
+    for words in dict.fromkeys(said[np.argsort(predicted)]):
+        inside = actual[said == words]
+        bound = MATTERS if words == "harmless" else float(words.split()[4].replace(",", ""))
+        cells.append(
+            [
+                str(words),
+                text(len(inside)),
+                f"{np.median(inside):.2f}",
+                f"{np.quantile(inside, 0.95):.2f}",
+                f"{np.mean(inside <= bound):.0%}",
+                f"{np.mean(inside > MATTERS):.0%}",
+            ]
+        )
+    lengths = "a third of an epoch to thirty" if part == "lengths" else "ten epochs and more"
+    headers = ["said", "fits", "actual, median", "95 % below", "within what is said", "above 0.1"]
+    return Table(f"What is said of the error, fits of {lengths}", headers, cells)
+
+
+def _fit_table(_: str, rows: list[Row]) -> Table:
+    keys, names = list(rows[0].of), list(rows[0].found)
+    cells = [
+        [text(row.of[key]) for key in keys] + [f"{row.median(name):.2f}" for name in names]
+        for row in rows
+    ]
+    headers = [name.replace("_", " ") for name in (*keys, *names)]
+    return Table("The trainer itself, errors in posterior sds", headers, cells)
+
+
+def draw(results: Results) -> Figure:
+    """Actual errors by predicted ones."""
+    figure, ((axes,),) = new_figure(figsize=(6, 5))
+    least = 0.01
+    for part, colour, marker in (("misses", BLUE, "o"), ("lengths", VERMILION, "^")):
+        pairs = [pair for row in results.rows(part) for pair in _pairs(row)]
+        if pairs:
+            predicted, actual = np.array(pairs).clip(min=least).T
+            label = "ten epochs and more" if part == "misses" else "0.3 to 30 epochs"
+            axes.plot(predicted, actual, marker, color=colour, alpha=0.5, label=label)
+    axes.plot([least, 100], [least, 100], color=GREY, linewidth=1)
+    axes.set(
+        xscale="log", yscale="log", xlabel="predicted error, posterior sds (0.01 and less at 0.01)"
+    )
+    axes.set_ylabel("error beyond that on shuffled rows, posterior sds")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return figure

@@ -1,6 +1,7 @@
 """Whether the exact shuffle makes every order of a few rows equally often.
 
-python -m benchmarks.shuffle_uniformity --seeds 20000
+A table of a few rows is shuffled with every seed from 0 on, in one file or several, with one row in
+a row group or more; each order that comes out is counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.stats import chisquare
 
-import benchmarks
+from benchmarks.recording import Recording, Results
+from benchmarks.report import BLUE, Figure, new_figure
 from pymc_streaming import preshuffle
 
 # Rows of every row group: each row for itself, and ragged.
@@ -25,25 +27,47 @@ TABLES = ((1, 1, 1, 1), (2, 1, 2))
 RANGES = (1, 2, 7)
 
 
-def main() -> None:
-    """Shuffle with every seed, count the orders, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+READING = """\
+Under an exactly uniform shuffle the p-values are themselves uniform between 0 and 1: one of six
+may well be below 0.1, and none should be below 0.001."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=20_000, help="from 0 on, for every case")
-    options = parser.parse_args()
-    print(benchmarks.conditions())
-    print("| rows of the row groups | ranges of keys | orders | seeds | χ² | p | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+
+
+def run(options: argparse.Namespace, recording: Recording) -> None:
     for groups in TABLES:
         for ranges in RANGES:
             started = time.perf_counter()
             counts = orders(groups, ranges, options.seeds)
             test = chisquare(counts)
-            print(
-                f"| {', '.join(map(str, groups))} | {ranges} | {len(counts)} | {options.seeds:,} "
-                f"| {test.statistic:.1f} | {test.pvalue:.3f} | {time.perf_counter() - started:.0f} "
-                "|",
-                flush=True,
+            recording.add(
+                "orders",
+                {
+                    "rows_of_the_row_groups": ", ".join(map(str, groups)),
+                    "ranges_of_keys": ranges,
+                    "orders": len(counts),
+                },
+                {
+                    "chi_square": test.statistic,
+                    "p": test.pvalue,
+                    "seconds": time.perf_counter() - started,
+                },
             )
+
+
+def draw(results: Results) -> Figure:
+    rows = results.rows("orders")
+    figure, ((axes,),) = new_figure(figsize=(6, 3.2))
+    names = [
+        f"row groups of {row.of['rows_of_the_row_groups']}; {row.of['ranges_of_keys']} files"
+        for row in rows
+    ]
+    axes.plot([row.median("p") for row in rows], range(len(rows)), "o", color=BLUE)
+    axes.set(xlim=(0, 1), xlabel="p-value: uniform if the shuffle is")
+    axes.set_yticks(range(len(rows)), names)
+    return figure
 
 
 def orders(groups: tuple[int, ...], ranges: int, seeds: int) -> list[int]:
@@ -75,7 +99,3 @@ def orders(groups: tuple[int, ...], ranges: int, seeds: int) -> list[int]:
                     order += shard.read_all()["row"].to_pylist()
             seen[tuple(order)] += 1
     return list(seen.values()) + [0] * (math.factorial(start) - len(seen))
-
-
-if __name__ == "__main__":
-    main()

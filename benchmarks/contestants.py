@@ -219,32 +219,30 @@ def resident_steps(
     """
     trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
     size = loader.batch_size
-    views = [
-        {name: array[start : start + size] for name, array in rows.items()}
-        for start in range(0, len(loader) - size + 1, size)
-    ]
-    step = trainer._prepare(views[0])
-    hand_over, random = trainer._binding.hand_over, np.random.default_rng(0)
-    rate, weight = (np.asarray(value, step.noise_dtype) for value in (0.01, 1.0))
+    whole = len(loader) // size
+    step = trainer._prepare({name: array[:size] for name, array in rows.items()})
+    random, d = np.random.default_rng(0), trainer._guide.size
 
-    def stepping(batches: Sequence[Mapping[str, np.ndarray]]) -> Callable[[int], None]:
+    def stepping(n_batches: int, at_once: int) -> Callable[[int], None]:
         taken = 0
 
         def run(n: int) -> None:
             nonlocal taken
-            hand_over(batches[0])
-            for start in range(0, n, NOISE_STEPS):
-                count = min(NOISE_STEPS, n - start)
-                noise = random.standard_normal((count, trainer._guide.size), step.noise_dtype.type)
-                for k in range(count):
-                    if len(batches) > 1:
-                        hand_over(batches[taken % len(batches)])
-                    step(taken, noise[k], rate, weight)
-                    taken += 1
+            end = taken + n
+            while taken < end:
+                first = taken % n_batches
+                count = min(at_once, end - taken, n_batches - first)
+                views = {
+                    name: array[first * size : (first + count) * size]
+                    for name, array in rows.items()
+                }
+                noise = random.standard_normal((count, d))
+                step(views, noise, np.full(count, 0.01), np.ones(count))
+                taken += count
 
         return run
 
-    return stepping(views), stepping(views[:1])
+    return stepping(whole, NOISE_STEPS), stepping(1, 1)
 
 
 def in_memory(arrow: Path) -> np.ndarray:

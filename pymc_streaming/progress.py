@@ -92,6 +92,7 @@ class FitProgress:
         self._n, self._batch_size = n, batch_size
         self._loss = math.nan
         self._started = time.perf_counter()
+        self._shown = -math.inf
 
     def __enter__(self) -> FitProgress:
         self._progress.start()
@@ -118,8 +119,12 @@ class FitProgress:
         self._loss += self.SMOOTHING * (loss - self._loss)
 
     def update(self, done: int) -> None:
-        """Show that `done` steps are taken."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        """Show that `done` steps are taken, if it is time to show something."""
+        now = time.perf_counter()
+        if now - self._shown < self.INTERVAL and done < self._n:
+            return
+        self._shown = now
+        elapsed = max(now - self._started, 1e-9)
         rows_per_second = done * self._batch_size / elapsed
         self._progress.update(
             self._task,

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,10 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger("pymc_streaming")
 
-# Most steps between two looks at whether they were finite.
+# Most steps of one call: between two looks at whether they were finite.
 LONGEST_CHUNK = 64
+# Memory of the noise that is drawn at once.
+STRETCH_BYTES = 2**18
 # A fit leaves about this many entries in the history, however long it is.
 RECORDS = 200
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
@@ -319,43 +321,56 @@ class Trainer:
     def _loop(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
         step, batch_size = self._step, self.dataloader.batch_size
         assert step is not None
-        average_from = self._average_from(n)
         record_every = max(1, n // RECORDS)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()
         done, longest = 0, 1
-        while done < n:
-            began, base = clock(), self._steps
-            # Up to the next step whose loss is recorded, and the last is one.
-            size = min(longest, record_every - done % record_every, max(1, n - 1 - done))
-            batches = stream.take(size)
-            size = count_rows(batches) // batch_size
-            noise = self._random.standard_normal((size, self._guide.size))
-            rates = self._rates(done, done + size, n)
-            weights = averaging_weights(done, done + size, average_from)
-            try:
-                if done % record_every == 0 or done == n - 1:
-                    loss = step.loss(nth_batch(batches, 0, batch_size), noise[0])
-                    if math.isfinite(loss):
-                        seconds = before + clock() - started
-                        self._recorder.add(base + 1, loss, (base + 1) * batch_size, seconds)
-                        progress.seen(loss)
-                        step(batches, noise, rates, weights)
-                else:
-                    step(batches, noise, rates, weights)
-            finally:
-                good = step.completed - base
-                self._steps += good
-                self._seconds = before + clock() - started
-                self._position = stream.position_after(good)
-            if good < size:
-                self._recorder.forget_after(self._steps)
-                raise self._explain(nth_batch(batches, good, batch_size), noise[good])
-            done += size
-            progress.update(done)
-            # Short enough to show progress and to notice Ctrl-C soon.
-            longest = min(LONGEST_CHUNK, 2 * longest) if clock() - began < progress.INTERVAL else 1
+        for noise, rates, weights in self._stretches(n):
+            end = done + len(noise)
+            while done < end:
+                began, base = clock(), self._steps
+                # Up to the next step whose loss is recorded, and the last is one.
+                to_record = min(record_every - done % record_every, max(1, n - 1 - done))
+                batches = stream.take(min(longest, to_record, end - done))
+                size = count_rows(batches) // batch_size
+                part = slice(len(noise) - (end - done), len(noise) - (end - done) + size)
+                try:
+                    finite = True
+                    if done % record_every == 0 or done == n - 1:
+                        loss = step.loss(nth_batch(batches, 0, batch_size), noise[part.start])
+                        if finite := math.isfinite(loss):
+                            seconds = before + clock() - started
+                            self._recorder.add(base + 1, loss, (base + 1) * batch_size, seconds)
+                            progress.seen(loss)
+                    if finite:
+                        step(batches, noise[part], rates[part], weights[part])
+                finally:
+                    good = step.completed - base
+                    self._steps += good
+                    self._seconds = before + clock() - started
+                    self._position = stream.position_after(good)
+                if good < size:
+                    self._recorder.forget_after(self._steps)
+                    failed = nth_batch(batches, good, batch_size)
+                    raise self._explain(failed, noise[part][good])
+                done += size
+                progress.update(done)
+                # Short enough to show progress and to notice Ctrl-C soon.
+                slow = clock() - began >= progress.INTERVAL
+                longest = 1 if slow else min(LONGEST_CHUNK, 2 * longest)
+
+    def _stretches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Noise, learning rates and averaging weights for the steps of a fit, many at a time."""
+        average_from = self._average_from(n)
+        size = max(1, STRETCH_BYTES // (8 * self._guide.size))
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            yield (
+                self._random.standard_normal((stop - start, self._guide.size)),
+                self._rates(start, stop, n),
+                averaging_weights(start, stop, average_from),
+            )
 
     def _average_from(self, n: int) -> int:
         loader = self.dataloader

@@ -189,8 +189,11 @@ class DataLoader:
                     arrive(packed.position(stop))
                     if self.drop_last and stop - start < self.batch_size:
                         continue  # the position of the next epoch follows
-                    yield {name: array.copy() for name, array in packed.rows(start, stop).items()}
-                memory.give_back(packed.arrays)
+                    batch = packed.rows(start, stop)
+                    if packed.is_lent:
+                        batch = {name: array.copy() for name, array in batch.items()}
+                    yield batch
+                memory.give_back(packed)
         arrive((epoch + 1, 0))
 
     def stream(self, position: Position = (0, 0)) -> BatchStream:
@@ -359,7 +362,7 @@ class DataLoader:
     def _packed(
         self, blocks: Generator[tuple[Position, Block]], memory: Memory
     ) -> Generator[Packed]:
-        packed = pack(blocks, memory)
+        packed = pack(blocks, memory, in_place=not self.shuffle)
         if self.num_workers == 0:
             return packed
         return read_ahead(packed, self.prefetch, attrgetter("nbytes"))

@@ -1,4 +1,4 @@
-"""Whole batches, one after the other in memory that is used again and again."""
+"""Whole batches, one after the other in memory."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Memory:
 
     Attributes
     ----------
+    batch_size : int
+        Rows of a batch.
     n_rows : int
         Rows of the arrays: whole batches.
     """
 
     def __init__(self, layout: Mapping[str, ArraySpec], batch_size: int, total_size: int) -> None:
-        self._layout = layout
+        self._layout, self.batch_size = layout, batch_size
         nbytes = batch_size * sum(spec.row_nbytes for spec in layout.values())
         most = min(_BATCHES, _BYTES // max(1, nbytes), total_size // batch_size)
         self.n_rows = batch_size * max(1, most)
@@ -50,9 +52,10 @@ class Memory:
         except IndexError:
             return {name: spec.zeros(self.n_rows) for name, spec in self._layout.items()}
 
-    def give_back(self, arrays: Block) -> None:
-        """Let `arrays` be written to again."""
-        self._free.append(arrays)
+    def give_back(self, packed: Packed) -> None:
+        """Let what `get` gave be written to again."""
+        if packed.is_lent:
+            self._free.append(packed.arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +65,19 @@ class Packed:
     Parameters
     ----------
     arrays : Block
-        From `Memory`.
+        From `Memory`, or those of the source.
     n_rows : int
         Rows that are filled.
     origins : list of (int, Position)
         For each stretch of consecutive rows of the table: where it begins here, and there.
+    is_lent : bool
+        Whether the arrays are from `Memory`, and will be written to again.
     """
 
     arrays: Block
     n_rows: int
     origins: list[tuple[int, Position]]
+    is_lent: bool
 
     def rows(self, start: int, stop: int) -> Block:
         """Rows `start` to `stop` (excluded), not copied."""
@@ -90,37 +96,52 @@ class Packed:
         return sum(array.nbytes for array in self.arrays.values())
 
 
-def pack(blocks: Iterable[tuple[Position, Block]], memory: Memory) -> Generator[Packed]:
-    """Lay blocks end to end, whatever their boundaries.
+def pack(
+    blocks: Iterable[tuple[Position, Block]], memory: Memory, *, in_place: bool
+) -> Generator[Packed]:
+    """Whole batches, whatever the boundaries of the blocks.
 
     Parameters
     ----------
     blocks : iterable of (position, Block)
         Blocks, each with the position of its first row.
     memory : Memory
-        Where to; what is yielded has to be given back.
+        For what is copied; what is yielded has to be given back.
+    in_place : bool
+        Whether blocks stay as they are once they were yielded. Then only batches across their
+        boundaries are copied, else all are.
 
     Yields
     ------
     Packed
-        Full ones, and what is left at the end. An error of `blocks` comes after the rows before it.
+        Whole batches; and what is left at the end, or before an error of `blocks`.
     """
+    size = memory.batch_size
+    capacity = size if in_place else memory.n_rows
     arrays, filled, origins = memory.get(), 0, []
     try:
         for (epoch, row), block in blocks:
             count, start = count_rows(block), 0
             while start < count:
-                taken = min(memory.n_rows - filled, count - start)
+                origin = filled, (epoch, row + start)
+                if in_place and not filled and count - start >= size:
+                    whole = (count - start) // size * size
+                    views = {name: array[start : start + whole] for name, array in block.items()}
+                    yield Packed(views, whole, [origin], is_lent=False)
+                    start += whole
+                    continue
+                taken = min(capacity - filled, count - start)
                 for name, array in arrays.items():
                     array[filled : filled + taken] = block[name][start : start + taken]
-                origins.append((filled, (epoch, row + start)))
+                origins.append(origin)
                 filled, start = filled + taken, start + taken
-                if filled == memory.n_rows:
-                    yield Packed(arrays, filled, origins)
+                if filled == capacity:
+                    yield Packed(arrays, filled, origins, is_lent=True)
                     arrays, filled, origins = memory.get(), 0, []
+            del block  # not held while waiting for the next
     except Exception:
         if filled:
-            yield Packed(arrays, filled, origins)
+            yield Packed(arrays, filled, origins, is_lent=True)
         raise
     if filled:
-        yield Packed(arrays, filled, origins)
+        yield Packed(arrays, filled, origins, is_lent=True)

@@ -15,7 +15,7 @@ __all__ = ["BatchStream"]
 class BatchStream:
     """Full batches without end; made by :meth:`DataLoader.stream`.
 
-    Iterating it gives one batch at a time, `take` several. Their arrays are used again for later
+    Iterating it gives one batch at a time, `take` several. Their arrays may be used again for later
     ones: copy what is to be kept.
     """
 
@@ -23,7 +23,7 @@ class BatchStream:
         self, packed: Generator[Packed], memory: Memory, batch_size: int, position: Position
     ) -> None:
         self._packed, self._memory, self._batch_size = packed, memory, batch_size
-        self._current = Packed({}, 0, [])
+        self._current = Packed({}, 0, [], is_lent=False)
         self._latest = slice(0, 0)  # rows of the current one that were taken last
         self._start = position
 
@@ -68,7 +68,7 @@ class BatchStream:
         while self._current.n_rows - self._latest.stop < self._batch_size:
             if self._current.n_rows:
                 self._start = self.position
-                self._memory.give_back(self._current.arrays)
+                self._memory.give_back(self._current)
             self._current, self._latest = next(self._packed), slice(0, 0)
         return self._latest.stop
 

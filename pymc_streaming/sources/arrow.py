@@ -29,8 +29,8 @@ from pymc_streaming.sources.plan import (
 
 __all__ = ["ArrowSource", "IpcBatch", "arrow_source"]
 
-# What was looked at for NaN is still in a processor's cache when it is copied.
-_BLOCK_BYTES = 2 * 2**20
+# What was looked at for NaN is still in a processor's cache when it is used.
+_BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class ArrowSource(IterableDataset):
         )
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
-        """Yield the rows of one record batch in blocks of about 2 MiB."""
+        """Yield the rows of one record batch in blocks of about 8 MiB."""
         for batch, mapped in self._batches(fragment):
             block = self._plan.block(batch, fragment.origin)
             yield {name: mapped.writable(array) for name, array in block.items()}

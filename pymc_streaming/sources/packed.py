@@ -108,7 +108,9 @@ class PackedPlan:
         if column.null_count:
             raise MissingValueError(f"{where}: {column.null_count:,} rows are null.")
         spec = self.layout[SINGLE]
-        rows = column.flatten().to_numpy().reshape(len(column), len(self.stored))
+        width = len(self.stored)
+        values = column.values.slice(column.offset * width, len(column) * width)  # not a copy
+        rows = values.to_numpy().reshape(len(column), width)
         if spec.columns != self.stored:
             rows = rows[:, [self.stored.index(name) for name in spec.columns]]
         return {SINGLE: narrowed(rows, spec.dtype, where)}

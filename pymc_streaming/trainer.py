@@ -48,7 +48,7 @@ LONGEST_CHUNK = 64
 # Memory of the noise that is drawn at once.
 STRETCH_BYTES = 2**18
 # A fit leaves about this many entries in the history, however long it is.
-RECORDS = 200
+RECORDS = 100
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25
 # Noise of the last iterate, in posterior standard deviations, that an average does not undo.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from operator import attrgetter
@@ -11,7 +11,7 @@ from typing import Any
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.buffer import count_rows, drop_rows, shuffle_windows
+from pymc_streaming.loader.buffer import Window, Windows, count_rows
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.packing import Memory, Packed, pack
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
@@ -182,7 +182,7 @@ class DataLoader:
                 self._position = position
 
         memory = Memory(self.layout, self.batch_size, self.total_size)
-        with closing(self._packed(self._one_epoch(epoch, row), memory)) as stream:
+        with closing(self._packed(self._blocks(epoch, row, endless=False), memory)) as stream:
             for packed in stream:
                 for start in range(0, packed.n_rows, self.batch_size):
                     stop = min(start + self.batch_size, packed.n_rows)
@@ -218,7 +218,7 @@ class DataLoader:
                 "there are; choose a smaller batch_size."
             )
         memory = Memory(self.layout, self.batch_size, self.total_size)
-        packed = self._packed(self._all_epochs(*position), memory)
+        packed = self._packed(self._blocks(*position, endless=True), memory)
         return BatchStream(packed, memory, self.batch_size, position)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
@@ -317,30 +317,41 @@ class DataLoader:
             "fragments": zlib.crc32(repr(self._order.counts).encode()),
         }
 
+    def _blocks(self, epoch: int, row: int, *, endless: bool) -> Generator[tuple[Position, Block]]:
+        """Rows in their final order, from a position on: to the end of the epoch, or without end.
+
+        The blocks of a loader that shuffles are written to again.
+        """
+        if self.buffer_size is None:
+            if endless:
+                return self._epochs(self._one_epoch, epoch, row)
+            return self._one_epoch(epoch, row)
+        windows = Windows(self.layout, self.buffer_size)
+        one_epoch = partial(self._one_epoch_in_windows, windows)
+        filled = self._epochs(one_epoch, epoch, row) if endless else one_epoch(epoch, row)
+        if self.num_workers:  # one thread fills windows, another one empties them
+            filled = read_ahead(filled, 0, lambda _: 0)
+        return windows.emptied(filled, row % self.buffer_size)
+
+    def _epochs[Item](
+        self, one_epoch: Callable[[int, int], Iterator[Item]], epoch: int, row: int
+    ) -> Generator[Item]:
+        while True:
+            yield from one_epoch(epoch, row)
+            epoch, row = epoch + 1, 0
+
     def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
-        """The rows of an epoch in their final order, from `row` on."""
+        """The rows of an epoch from `row` on, fragment after fragment."""
         wanted, skip, base = self._order.seek(epoch, row)
         seen = base - skip
-
-        def counted(blocks: Iterator[Block]) -> Iterator[Block]:
-            nonlocal seen
-            for block in blocks:
-                seen += count_rows(block)
-                yield block
-
         with closing(self._read([self.source.fragments[index] for index in wanted])) as read:
-            blocks = drop_rows(counted(read), skip)
-            if self.buffer_size is not None:
-                windows = shuffle_windows(
-                    blocks,
-                    self.buffer_size,
-                    partial(self._order.window_generator, epoch),
-                    base // self.buffer_size,
-                )
-                blocks = drop_rows(windows, row - base)
-            for block in blocks:
-                yield (epoch, row), block
-                row += count_rows(block)
+            for block in read:
+                count = count_rows(block)
+                seen += count
+                if skip < count:
+                    yield (epoch, base), {name: array[skip:] for name, array in block.items()}
+                    base += count - skip
+                skip = max(0, skip - count)
         if seen != self.total_size:
             raise RowCountError(
                 f"total_size is {self.total_size:,}, but a whole pass over {self.source!r} gave "
@@ -348,10 +359,17 @@ class DataLoader:
                 "number of rows that one pass has."
             )
 
-    def _all_epochs(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
-        while True:
-            yield from self._one_epoch(epoch, row)
-            epoch, row = epoch + 1, 0
+    def _one_epoch_in_windows(
+        self, windows: Windows, epoch: int, row: int
+    ) -> Generator[tuple[Position, Window]]:
+        """The same in windows, beginning with the one that has `row` in it."""
+        assert self.buffer_size is not None
+        base = row - row % self.buffer_size
+        blocks = (block for _, block in self._one_epoch(epoch, row))
+        generator = partial(self._order.window_generator, epoch)
+        for window in windows.filled(blocks, generator, base // self.buffer_size):
+            position, base = (epoch, base), base + window.filled
+            yield position, window
 
     def _read(self, fragments: list[Fragment]) -> Generator[Block]:
         read = partial(read_checked, self.source)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 
 import numpy as np
 
-from pymc_streaming.loader.kernels import deal, draw_piles, shuffle
-from pymc_streaming.loader.order import Position
+from pymc_streaming.loader.kernels import deal, draw_piles, pick
 from pymc_streaming.sources import ArraySpec, Block
 
 __all__ = ["Window", "Windows", "count_rows", "nth_batch"]
@@ -60,14 +60,14 @@ class Window:
         self._counts = np.zeros(min(256, 1 << (nbytes // _PILE_BYTES).bit_length()), np.int64)
         self._pile_of = np.empty(size, np.uint8)
         self._size = size
-        self._pile: Block = {}
         self.filled = 0
 
     def begin(self, generator: np.random.Generator) -> None:
         """Forget all rows, and decide where the next go."""
         self.filled = 0
-        seed, *self._seeds = generator.integers(2**64, size=1 + len(self._counts), dtype=np.uint64)
-        draw_piles(seed, self._pile_of, self._counts)
+        seeds = generator.integers(2**64, size=1 + len(self._counts), dtype=np.uint64)
+        draw_piles(seeds[0], self._pile_of, self._counts)
+        self._seeds = seeds[1:]
         self._starts = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
         self._ends = self._starts.copy()
 
@@ -84,7 +84,7 @@ class Window:
         pile_of = self._pile_of[self.filled : self.filled + n_rows]
         for name, array in block.items():
             ends = self._ends.copy()
-            deal(array.reshape(n_rows, -1), pile_of, ends, self._rows[name].reshape(self._size, -1))
+            deal(_flat(array), pile_of, ends, _flat(self._rows[name]))
         self._ends = ends
         self.filled += n_rows
         return n_rows
@@ -94,24 +94,10 @@ class Window:
         """Whether there is room for no more."""
         return self.filled == self._size
 
-    def __iter__(self) -> Iterator[Block]:
-        """One permuted pile after the other, in arrays that are written to again."""
-        largest = int((self._ends - self._starts).max())
-        if not self._pile or count_rows(self._pile) < largest:
-            self._pile, self._permuted = (
-                {name: np.empty_like(array[:largest]) for name, array in self._rows.items()}
-                for _ in range(2)
-            )
-        order = np.empty(largest, np.int64)
-        for seed, start, end in zip(self._seeds, self._starts, self._ends, strict=True):
-            n_rows = end - start
-            shuffle(seed, order[:n_rows])
-            for name, array in self._rows.items():
-                # Into the cache from end to end first: picked from memory they take twice as long.
-                pile, permuted = self._pile[name][:n_rows], self._permuted[name][:n_rows]
-                pile[:] = array[start:end]
-                np.take(pile, order[:n_rows], axis=0, out=permuted, mode="clip")
-            yield _rows(self._permuted, 0, n_rows)
+    def copy(self, first: int, out: Block) -> None:
+        """Write the rows from number `first` on of the permuted window into the arrays `out`."""
+        for name, array in self._rows.items():
+            pick(_flat(array), self._starts, self._ends, self._seeds, first, _flat(out[name]))
 
 
 class _Abandoned(Exception):
@@ -164,35 +150,14 @@ class Windows:
         if window is not None:
             yield window
 
-    def emptied(
-        self, windows: Iterable[tuple[Position, Window]], skip: int
-    ) -> Generator[tuple[Position, Block]]:
-        """The rows of windows in their permuted order.
+    def give_back(self, window: Window | None) -> None:
+        """Let `window` be filled again; None when no window will be given back any more."""
+        self._free.put(window)
 
-        Parameters
-        ----------
-        windows : iterable of (position, Window)
-            From `filled`, each with the position of its first row.
-        skip : int
-            Rows of the first one to leave out.
 
-        Yields
-        ------
-        position : (int, int)
-            That of the first row.
-        block : Block
-            Its arrays are written to again when the next is asked for.
-        """
-        try:
-            for (epoch, row), window in windows:
-                for block in window:
-                    count = count_rows(block)
-                    if skip < count:
-                        yield (epoch, row + skip), _rows(block, skip, count)
-                    skip, row = max(0, skip - count), row + count
-                self._free.put(window)
-        finally:
-            self._free.put(None)
+def _flat(array: np.ndarray) -> np.ndarray:
+    """The array with one axis besides that of the rows."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _rows(block: Block, start: int, stop: int) -> Block:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["deal", "draw_piles", "shuffle"]
+__all__ = ["deal", "draw_piles", "pick"]
 
 
 @numba.njit(nogil=True)
@@ -71,19 +71,53 @@ def deal(rows: np.ndarray, piles: np.ndarray, ends: np.ndarray, out: np.ndarray)
             out[place, j] = rows[i, j]
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True)
 def shuffle(seed: np.uint64, out: np.ndarray) -> None:
-    """A permutation of 0 to n - 1, by the method of Fisher and Yates.
-
-    Parameters
-    ----------
-    seed : uint64
-        Where the randomness comes from.
-    out : ndarray of int64, shape (n,)
-        The permutation.
-    """
+    """A permutation of 0 to n - 1 into `out`, by the method of Fisher and Yates."""
     for i in range(len(out)):
         uniform = (random_bits(seed, i) >> np.uint64(11)) * 2.0**-53
         j = np.int64(uniform * (i + 1))
         out[i] = out[j]
         out[j] = i
+
+
+@numba.njit(nogil=True, cache=True)
+def pick(
+    rows: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    seeds: np.ndarray,
+    first: int,
+    out: np.ndarray,
+) -> None:
+    """Rows from number `first` on of all piles, end to end, each of them permuted.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (m, k)
+        All piles.
+    starts, ends : ndarray of int64
+        Where in `rows` each of them begins and ends.
+    seeds : ndarray of uint64
+        What each of them is permuted with.
+    first : int
+        Number of the first row that is wanted.
+    out : ndarray, shape (n, k)
+        Where they go.
+    """
+    largest = (ends - starts).max()
+    order = np.empty(largest, np.int64)
+    pile = np.empty((largest, rows.shape[1]), rows.dtype)
+    passed = done = 0
+    for number in range(len(starts)):
+        start, size = starts[number], ends[number] - starts[number]
+        skip = first + done - passed
+        if done < len(out) and skip < size:
+            shuffle(seeds[number], order[:size])
+            # Into the cache from end to end first: picked from memory they take twice as long.
+            pile[:size] = rows[start : start + size]
+            for i in range(skip, min(size, skip + len(out) - done)):
+                for j in range(rows.shape[1]):
+                    out[done, j] = pile[order[i], j]
+                done += 1
+        passed += size

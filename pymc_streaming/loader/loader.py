@@ -13,7 +13,7 @@ from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
 from pymc_streaming.loader.buffer import Window, Windows, count_rows
 from pymc_streaming.loader.order import Order, Position
-from pymc_streaming.loader.packing import Memory, Packed, pack
+from pymc_streaming.loader.packing import Memory, Packed, pack_blocks, pack_windows
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
@@ -182,7 +182,7 @@ class DataLoader:
                 self._position = position
 
         memory = Memory(self.layout, self.batch_size, self.total_size)
-        with closing(self._packed(self._blocks(epoch, row, endless=False), memory)) as stream:
+        with closing(self._packed(epoch, row, memory, endless=False)) as stream:
             for packed in stream:
                 for start in range(0, packed.n_rows, self.batch_size):
                     stop = min(start + self.batch_size, packed.n_rows)
@@ -218,7 +218,7 @@ class DataLoader:
                 "there are; choose a smaller batch_size."
             )
         memory = Memory(self.layout, self.batch_size, self.total_size)
-        packed = self._packed(self._blocks(*position, endless=True), memory)
+        packed = self._packed(*position, memory, endless=True)
         return BatchStream(packed, memory, self.batch_size, position)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
@@ -317,28 +317,33 @@ class DataLoader:
             "fragments": zlib.crc32(repr(self._order.counts).encode()),
         }
 
-    def _blocks(self, epoch: int, row: int, *, endless: bool) -> Generator[tuple[Position, Block]]:
-        """Rows in their final order, from a position on: to the end of the epoch, or without end.
-
-        The blocks of a loader that shuffles are written to again.
-        """
+    def _packed(self, epoch: int, row: int, memory: Memory, *, endless: bool) -> Generator[Packed]:
+        """Batches from a position on: to the end of the epoch, or without end."""
         if self.buffer_size is None:
-            if endless:
-                return self._epochs(self._one_epoch, epoch, row)
-            return self._one_epoch(epoch, row)
-        windows = Windows(self.layout, self.buffer_size)
-        one_epoch = partial(self._one_epoch_in_windows, windows)
-        filled = self._epochs(one_epoch, epoch, row) if endless else one_epoch(epoch, row)
-        if self.num_workers:  # one thread fills windows, another one empties them
-            filled = read_ahead(filled, 0, lambda _: 0)
-        return windows.emptied(filled, row % self.buffer_size)
+            blocks = self._epochs(self._one_epoch, epoch, row, endless)
+            packed = pack_blocks(blocks, memory)
+        else:
+            windows = Windows(self.layout, self.buffer_size)
+            one_epoch = partial(self._one_epoch_in_windows, windows)
+            filled = self._epochs(one_epoch, epoch, row, endless)
+            if self.num_workers:  # one thread fills windows, another one empties them
+                filled = read_ahead(filled, 0, lambda _: 0)
+            packed = pack_windows(filled, row % self.buffer_size, windows, memory)
+        if self.num_workers:
+            packed = read_ahead(packed, self.prefetch, attrgetter("nbytes"))
+        return packed
 
     def _epochs[Item](
-        self, one_epoch: Callable[[int, int], Iterator[Item]], epoch: int, row: int
+        self,
+        one_epoch: Callable[[int, int], Generator[Item]],
+        epoch: int,
+        row: int,
+        endless: bool,
     ) -> Generator[Item]:
-        while True:
-            yield from one_epoch(epoch, row)
-            epoch, row = epoch + 1, 0
+        yield from one_epoch(epoch, row)
+        while endless:
+            epoch += 1
+            yield from one_epoch(epoch, 0)
 
     def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
         """The rows of an epoch from `row` on, fragment after fragment."""
@@ -376,14 +381,6 @@ class DataLoader:
         if self.num_workers > 1:
             return read_parallel(read, fragments, self.num_workers, self.prefetch, _nbytes)
         return (block for fragment in fragments for block in read(fragment))
-
-    def _packed(
-        self, blocks: Generator[tuple[Position, Block]], memory: Memory
-    ) -> Generator[Packed]:
-        packed = pack(blocks, memory, in_place=not self.shuffle)
-        if self.num_workers == 0:
-            return packed
-        return read_ahead(packed, self.prefetch, attrgetter("nbytes"))
 
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows

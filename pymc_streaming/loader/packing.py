@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 
-from pymc_streaming.loader.buffer import count_rows
+from pymc_streaming.loader.buffer import Window, Windows, count_rows
 from pymc_streaming.loader.order import Position
 from pymc_streaming.sources import ArraySpec, Block
 
-__all__ = ["Memory", "Packed", "pack"]
+__all__ = ["Memory", "Packed", "pack_blocks", "pack_windows"]
 
 # As much as stays in a processor's cache between the thread that fills it and the one that reads
 # it; and not more batches than make the cost of handing them on disappear.
@@ -96,20 +96,15 @@ class Packed:
         return sum(array.nbytes for array in self.arrays.values())
 
 
-def pack(
-    blocks: Iterable[tuple[Position, Block]], memory: Memory, *, in_place: bool
-) -> Generator[Packed]:
-    """Whole batches, whatever the boundaries of the blocks.
+def pack_blocks(blocks: Iterable[tuple[Position, Block]], memory: Memory) -> Generator[Packed]:
+    """Whole batches, whatever the boundaries of the blocks; copied only across them.
 
     Parameters
     ----------
     blocks : iterable of (position, Block)
-        Blocks, each with the position of its first row.
+        Blocks, each with the position of its first row, that stay as they are.
     memory : Memory
         For what is copied; what is yielded has to be given back.
-    in_place : bool
-        Whether blocks stay as they are once they were yielded. Then only batches across their
-        boundaries are copied, else all are.
 
     Yields
     ------
@@ -117,31 +112,104 @@ def pack(
         Whole batches; and what is left at the end, or before an error of `blocks`.
     """
     size = memory.batch_size
-    capacity = size if in_place else memory.n_rows
-    arrays, filled, origins = memory.get(), 0, []
+    filling = _Filling(memory, size)
     try:
         for (epoch, row), block in blocks:
             count, start = count_rows(block), 0
             while start < count:
-                origin = filled, (epoch, row + start)
-                if in_place and not filled and count - start >= size:
+                if filling.is_empty and count - start >= size:
                     whole = (count - start) // size * size
                     views = {name: array[start : start + whole] for name, array in block.items()}
-                    yield Packed(views, whole, [origin], is_lent=False)
+                    yield Packed(views, whole, [(0, (epoch, row + start))], is_lent=False)
                     start += whole
                     continue
-                taken = min(capacity - filled, count - start)
-                for name, array in arrays.items():
-                    array[filled : filled + taken] = block[name][start : start + taken]
-                origins.append(origin)
-                filled, start = filled + taken, start + taken
-                if filled == capacity:
-                    yield Packed(arrays, filled, origins, is_lent=True)
-                    arrays, filled, origins = memory.get(), 0, []
+                taken = min(filling.room, count - start)
+                for name, array in filling.begin(taken, (epoch, row + start)).items():
+                    array[:] = block[name][start : start + taken]
+                start += taken
+                if not filling.room:
+                    yield filling.packed()
             del block  # not held while waiting for the next
     except Exception:
-        if filled:
-            yield Packed(arrays, filled, origins, is_lent=True)
+        if not filling.is_empty:
+            yield filling.packed()
         raise
-    if filled:
-        yield Packed(arrays, filled, origins, is_lent=True)
+    if not filling.is_empty:
+        yield filling.packed()
+
+
+def pack_windows(
+    filled: Iterable[tuple[Position, Window]], skip: int, windows: Windows, memory: Memory
+) -> Generator[Packed]:
+    """The permuted rows of windows, written to where the batches are.
+
+    Parameters
+    ----------
+    filled : iterable of (position, Window)
+        Windows, each with the position of its first row.
+    skip : int
+        Rows of the first one to leave out.
+    windows : Windows
+        To which they are given back.
+    memory : Memory
+        Where to; what is yielded has to be given back.
+
+    Yields
+    ------
+    Packed
+        Whole batches; and what is left at the end, or before an error.
+    """
+    filling = _Filling(memory, memory.n_rows)
+    try:
+        for (epoch, row), window in filled:
+            while skip < window.filled:
+                taken = min(filling.room, window.filled - skip)
+                window.copy(skip, filling.begin(taken, (epoch, row + skip)))
+                skip += taken
+                if not filling.room:
+                    yield filling.packed()
+            windows.give_back(window)
+            skip = 0
+    except Exception:
+        if not filling.is_empty:
+            yield filling.packed()
+        raise
+    finally:
+        windows.give_back(None)
+    if not filling.is_empty:
+        yield filling.packed()
+
+
+class _Filling:
+    """Arrays on their way to be full."""
+
+    def __init__(self, memory: Memory, n_rows: int) -> None:
+        self._memory, self._n_rows = memory, n_rows
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._arrays: Block = {}
+        self._filled = 0
+        self._origins: list[tuple[int, Position]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._filled
+
+    @property
+    def room(self) -> int:
+        return self._n_rows - self._filled
+
+    def begin(self, n_rows: int, position: Position) -> Block:
+        """Where the next `n_rows` rows go, which begin at `position`."""
+        if not self._arrays:
+            self._arrays = self._memory.get()
+        start, self._filled = self._filled, self._filled + n_rows
+        self._origins.append((start, position))
+        return {name: array[start : self._filled] for name, array in self._arrays.items()}
+
+    def packed(self) -> Packed:
+        """What is there; the next rows go to other arrays."""
+        packed = Packed(self._arrays, self._filled, self._origins, is_lent=True)
+        self._begin_anew()
+        return packed

@@ -15,8 +15,7 @@ __all__ = ["BatchStream"]
 class BatchStream:
     """Full batches without end; made by :meth:`DataLoader.stream`.
 
-    Iterating it gives one batch at a time, `take` several. Their arrays may be used again for later
-    ones: copy what is to be kept.
+    Iterating it gives one batch at a time, to keep; `take` gives several, to use at once.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class BatchStream:
         Returns
         -------
         Block
-            At least one batch. Valid until the next call.
+            At least one batch. Its arrays may be written to again after the next call.
         """
         start, size = self._next_rows(), self._batch_size
         stop = min(start + most * size, self._current.n_rows // size * size)
@@ -76,7 +75,7 @@ class BatchStream:
         return self
 
     def __next__(self) -> Block:
-        return self.take(1)
+        return {name: array.copy() for name, array in self.take(1).items()}
 
     def close(self) -> None:
         """Stop reading."""

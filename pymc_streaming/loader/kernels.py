@@ -55,20 +55,19 @@ def deal(rows: np.ndarray, piles: np.ndarray, ends: np.ndarray, out: np.ndarray)
 
     Parameters
     ----------
-    rows : ndarray, shape (n, k)
+    rows : ndarray of records, shape (n,)
         Rows.
     piles : ndarray of uint8, shape (n,)
         Number of the pile that each goes to.
     ends : ndarray of int64
         Where in `out` the next row of each pile goes. Changed.
-    out : ndarray, shape (m, k)
+    out : ndarray of records, shape (m,)
         All piles.
     """
     for i in range(len(rows)):
-        place = ends[piles[i]]
-        ends[piles[i]] += 1
-        for j in range(rows.shape[1]):
-            out[place, j] = rows[i, j]
+        pile = piles[i]
+        out[ends[pile]] = rows[i]
+        ends[pile] += 1
 
 
 @numba.njit(nogil=True)
@@ -94,7 +93,7 @@ def pick(
 
     Parameters
     ----------
-    rows : ndarray, shape (m, k)
+    rows : ndarray of records, shape (m,)
         All piles.
     starts, ends : ndarray of int64
         Where in `rows` each of them begins and ends.
@@ -102,12 +101,11 @@ def pick(
         What each of them is permuted with.
     first : int
         Number of the first row that is wanted.
-    out : ndarray, shape (n, k)
+    out : ndarray of records, shape (n,)
         Where they go.
     """
     largest = (ends - starts).max()
-    order = np.empty(largest, np.int64)
-    pile = np.empty((largest, rows.shape[1]), rows.dtype)
+    order, pile = np.empty(largest, np.int32), np.empty(largest, rows.dtype)
     passed = done = 0
     for number in range(len(starts)):
         start, size = starts[number], ends[number] - starts[number]
@@ -115,9 +113,10 @@ def pick(
         if done < len(out) and skip < size:
             shuffle(seeds[number], order[:size])
             # Into the cache from end to end first: picked from memory they take twice as long.
-            pile[:size] = rows[start : start + size]
-            for i in range(skip, min(size, skip + len(out) - done)):
-                for j in range(rows.shape[1]):
-                    out[done, j] = pile[order[i], j]
-                done += 1
+            for i in range(size):
+                pile[i] = rows[start + i]
+            count = min(size - skip, len(out) - done)
+            for i in range(count):
+                out[done + i] = pile[order[skip + i]]
+            done += count
         passed += size

@@ -47,15 +47,16 @@ class DataLoader:
         Take the fragments of the source in a random order that goes evenly over the table, and
         permute the rows within a bounded buffer that is filled from them.
     buffer_size : int, optional
-        Rows of that buffer. Default: as many as fit in 32 MiB, at least four batches.
+        Rows of that buffer. There are two: one is filled while the other is emptied. Default: as
+        many rows as fit in 32 MiB, at least four batches.
     seed : int, optional
         Seed of the order. Default: drawn, and kept in `seed`.
     drop_last : bool, default False
         Leave out the short batch at the end of an iteration. The trainer does not drop
         anything in either case.
     num_workers : int, default 1
-        Threads that read. 0 reads in the calling thread; with more than one, several
-        fragments are decoded at once. The order is the same for any number.
+        Threads that read, besides one that shuffles. 0 reads in the calling thread; with more than
+        one, several fragments are decoded at once. The order is the same for any number.
     prefetch : int or str, default "32MiB"
         Bytes that may be read ahead.
 
@@ -370,11 +371,11 @@ class DataLoader:
         """The same in windows, beginning with the one that has `row` in it."""
         assert self.buffer_size is not None
         base = row - row % self.buffer_size
-        blocks = (block for _, block in self._one_epoch(epoch, row))
         generator = partial(self._order.window_generator, epoch)
-        for window in windows.filled(blocks, generator, base // self.buffer_size):
-            position, base = (epoch, base), base + window.filled
-            yield position, window
+        with closing(self._one_epoch(epoch, row)) as blocks:
+            for window in windows.filled(blocks, generator, base // self.buffer_size):
+                position, base = (epoch, base), base + window.filled
+                yield position, window
 
     def _read(self, fragments: list[Fragment]) -> Generator[Block]:
         read = partial(read_checked, self.source)

@@ -139,13 +139,13 @@ def pack_blocks(blocks: Iterable[tuple[Position, Block]], memory: Memory) -> Gen
 
 
 def pack_windows(
-    filled: Iterable[tuple[Position, Window]], skip: int, windows: Windows, memory: Memory
+    filled: Generator[tuple[Position, Window]], skip: int, windows: Windows, memory: Memory
 ) -> Generator[Packed]:
     """The permuted rows of windows, written to where the batches are.
 
     Parameters
     ----------
-    filled : iterable of (position, Window)
+    filled : generator of (position, Window)
         Windows, each with the position of its first row.
     skip : int
         Rows of the first one to leave out.
@@ -176,6 +176,7 @@ def pack_windows(
         raise
     finally:
         windows.give_back(None)
+        filled.close()
     if not filling.is_empty:
         yield filling.packed()
 

@@ -100,8 +100,8 @@ def preshuffle(
     memory_limit : int or str, default "512MB"
         Memory for rows, as bytes or in words. The process takes up to 250 MB beside it.
     format : {"parquet", "arrow"}, default "parquet"
-        Parquet compressed with zstd, or uncompressed Arrow IPC files, which are larger and read
-        without decoding (:func:`arrow_source`).
+        Parquet compressed with LZ4, which is fast to read, or uncompressed Arrow IPC files, which
+        are larger and read without decoding (:func:`arrow_source`).
     columns : sequence of str, optional
         Columns to keep, in this order. Default: all.
     dtype : {"float32", "float64"}, optional

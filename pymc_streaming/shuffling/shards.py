@@ -74,8 +74,10 @@ def new_writer(sink: Any, schema: pa.Schema, format: str) -> Any:  # noqa: A002
         return pa.ipc.new_file(sink, schema)
     # Looking for repeated values is wasted on continuous numbers, and most of the time it takes.
     repetitive = [f.name for f in schema if not pa.types.is_floating(f.type)]
+    # A table is shuffled to be read many times. Columns of numbers take about as much room with
+    # zstd, and three times as long to read.
     return _RowGroups(
-        sink, schema, compression="zstd", use_dictionary=repetitive, write_page_checksum=True
+        sink, schema, compression="lz4", use_dictionary=repetitive, write_page_checksum=True
     )
 
 

@@ -322,7 +322,8 @@ class DataLoader:
         """Batches from a position on: to the end of the epoch, or without end."""
         if self.buffer_size is None:
             blocks = self._epochs(self._one_epoch, epoch, row, endless)
-            packed = pack_blocks(blocks, memory)
+            in_place = self.source.blocks_are_fresh or self.num_workers > 1
+            packed = pack_blocks(blocks, memory, in_place=in_place)
         else:
             windows = Windows(self.layout, self.buffer_size)
             one_epoch = partial(self._one_epoch_in_windows, windows)
@@ -378,9 +379,10 @@ class DataLoader:
                 yield position, window
 
     def _read(self, fragments: list[Fragment]) -> Generator[Block]:
-        read = partial(read_checked, self.source)
         if self.num_workers > 1:
+            read = partial(read_checked, self.source)
             return read_parallel(read, fragments, self.num_workers, self.prefetch, _nbytes)
+        read = partial(read_checked, self.source, to_keep=False)
         return (block for fragment in fragments for block in read(fragment))
 
     def _resolve_total_size(self, total_size: int | str) -> int:

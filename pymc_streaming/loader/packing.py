@@ -96,15 +96,20 @@ class Packed:
         return sum(array.nbytes for array in self.arrays.values())
 
 
-def pack_blocks(blocks: Iterable[tuple[Position, Block]], memory: Memory) -> Generator[Packed]:
-    """Whole batches, whatever the boundaries of the blocks; copied only across them.
+def pack_blocks(
+    blocks: Iterable[tuple[Position, Block]], memory: Memory, *, in_place: bool
+) -> Generator[Packed]:
+    """Whole batches, whatever the boundaries of the blocks.
 
     Parameters
     ----------
     blocks : iterable of (position, Block)
-        Blocks, each with the position of its first row, that stay as they are.
+        Blocks, each with the position of its first row.
     memory : Memory
         For what is copied; what is yielded has to be given back.
+    in_place : bool
+        Whether blocks stay as they are once they were yielded. Then only batches across their
+        boundaries are copied, else all are.
 
     Yields
     ------
@@ -112,12 +117,12 @@ def pack_blocks(blocks: Iterable[tuple[Position, Block]], memory: Memory) -> Gen
         Whole batches; and what is left at the end, or before an error of `blocks`.
     """
     size = memory.batch_size
-    filling = _Filling(memory, size)
+    filling = _Filling(memory, size if in_place else memory.n_rows)
     try:
         for (epoch, row), block in blocks:
             count, start = count_rows(block), 0
             while start < count:
-                if filling.is_empty and count - start >= size:
+                if in_place and filling.is_empty and count - start >= size:
                     whole = (count - start) // size * size
                     views = {name: array[start : start + whole] for name, array in block.items()}
                     yield Packed(views, whole, [(0, (epoch, row + start))], is_lent=False)

@@ -137,13 +137,25 @@ class IterableDataset(abc.ABC):
         return sum(spec.row_nbytes for spec in self.layout.values())
 
 
-def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Block]:
+def read_checked(
+    source: IterableDataset, fragment: Fragment, *, to_keep: bool = True
+) -> Iterator[Block]:
     """Read a fragment and hold every block to the source's own `layout`.
+
+    Parameters
+    ----------
+    source : IterableDataset
+        The source.
+    fragment : Fragment
+        One of its fragments.
+    to_keep : bool, default True
+        False leaves out the copy of blocks that are not fresh.
 
     Yields
     ------
     Block
-        C-contiguous arrays that nobody writes into again.
+        C-contiguous arrays that nobody writes into again; with ``to_keep=False`` only until the
+        next is asked for.
 
     Raises
     ------
@@ -155,7 +167,7 @@ def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Block]
     RowCountError
         If the fragment had more or fewer rows than it announced.
     """
-    seen = 0
+    seen, copy = 0, to_keep and not source.blocks_are_fresh
     for block in source.read(fragment):
         where = f"{fragment.origin}, rows from {seen:,}"
         if set(block) != set(source.layout):
@@ -163,7 +175,7 @@ def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Block]
                 f"{where}: expected the arrays {sorted(source.layout)}, found {sorted(block)}."
             )
         checked = {
-            name: _conform(block[name], spec, name, where, copy=not source.blocks_are_fresh)
+            name: _conform(block[name], spec, name, where, copy=copy)
             for name, spec in source.layout.items()
         }
         lengths = {name: len(array) for name, array in checked.items()}

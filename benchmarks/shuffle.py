@@ -9,7 +9,7 @@ copy             pyarrow, a row group after the other, in the old order: what re
 duckdb           ORDER BY random(), with a memory limit of 1 GB, spilling to disk beyond it
 polars           all rows in memory, sampled without replacement
 polars-streaming its streaming engine: sorted by a hash of the row number
-parquet, arrow   preshuffle, to Parquet (zstd, as all of the above) or to uncompressed Arrow files
+parquet, arrow   preshuffle, to Parquet (LZ4; all of the above write zstd) or uncompressed Arrow
 arrow-float32    preshuffle with dtype="float32": Arrow files with the rows side by side
 """
 

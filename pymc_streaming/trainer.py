@@ -334,11 +334,12 @@ class Trainer:
                 to_record = min(record_every - done % record_every, max(1, n - 1 - done))
                 batches = stream.take(min(longest, to_record, end - done))
                 size = count_rows(batches) // batch_size
-                part = slice(len(noise) - (end - done), len(noise) - (end - done) + size)
+                first = len(noise) - (end - done)
+                part = slice(first, first + size)
                 try:
                     finite = True
                     if done % record_every == 0 or done == n - 1:
-                        loss = step.loss(nth_batch(batches, 0, batch_size), noise[part.start])
+                        loss = step.loss(nth_batch(batches, 0, batch_size), noise[first])
                         if finite := math.isfinite(loss):
                             seconds = before + clock() - started
                             self._recorder.add(base + 1, loss, (base + 1) * batch_size, seconds)
@@ -353,7 +354,7 @@ class Trainer:
                 if good < size:
                     self._recorder.forget_after(self._steps)
                     failed = nth_batch(batches, good, batch_size)
-                    raise self._explain(failed, noise[part][good])
+                    raise self._explain(failed, noise[first + good])
                 done += size
                 progress.update(done)
                 # Short enough to show progress and to notice Ctrl-C soon.

@@ -12,7 +12,7 @@ from pymc_streaming.loader.kernels import deal, draw_piles, pick
 from pymc_streaming.loader.order import Position
 from pymc_streaming.sources import ArraySpec, Block
 
-__all__ = ["Window", "Windows", "count_rows", "nth_batch"]
+__all__ = ["Window", "Windows", "count_rows", "nth_batch", "rows_of"]
 
 # A pile of rows that fits into a processor's cache.
 _PILE_BYTES = 2**18
@@ -25,7 +25,12 @@ def count_rows(block: Block) -> int:
 
 def nth_batch(batches: Block, number: int, batch_size: int) -> Block:
     """Batch `number`, from 0, of several that lie one after the other; not copied."""
-    return _rows(batches, number * batch_size, (number + 1) * batch_size)
+    return rows_of(batches, number * batch_size, (number + 1) * batch_size)
+
+
+def rows_of(block: Block, start: int, stop: int | None = None) -> Block:
+    """Rows `start` to `stop` (excluded), not copied."""
+    return {name: array[start:stop] for name, array in block.items()}
 
 
 class Window:
@@ -81,7 +86,7 @@ class Window:
             How many.
         """
         n_rows = min(count_rows(block) - start, self._size - self.filled)
-        block = _rows(block, start, start + n_rows)
+        block = rows_of(block, start, start + n_rows)
         pile_of = self._pile_of[self.filled : self.filled + n_rows]
         for name, array in block.items():
             ends = self._ends.copy()
@@ -163,7 +168,3 @@ def _records(array: np.ndarray) -> np.ndarray:
     """The same memory, an element for each row: moved as one they take half as long."""
     nbytes = array.dtype.itemsize * math.prod(array.shape[1:])
     return array.reshape(-1).view(np.dtype([("row", np.uint8, (nbytes,))]))
-
-
-def _rows(block: Block, start: int, stop: int) -> Block:
-    return {name: array[start:stop] for name, array in block.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.buffer import Window, Windows, count_rows
+from pymc_streaming.loader.buffer import Window, Windows, count_rows, rows_of
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.packing import Memory, Packed, pack_blocks, pack_windows
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
@@ -328,7 +328,8 @@ class DataLoader:
             windows = Windows(self.layout, self.buffer_size)
             one_epoch = partial(self._one_epoch_in_windows, windows)
             filled = self._epochs(one_epoch, epoch, row, endless)
-            if self.num_workers:  # one thread fills windows, another one empties them
+            # One thread fills windows, another empties them. That there are two is bound enough.
+            if self.num_workers:
                 filled = read_ahead(filled, 0, lambda _: 0)
             packed = pack_windows(filled, row % self.buffer_size, windows, memory)
         if self.num_workers:
@@ -356,7 +357,7 @@ class DataLoader:
                 count = count_rows(block)
                 seen += count
                 if skip < count:
-                    yield (epoch, base), {name: array[skip:] for name, array in block.items()}
+                    yield (epoch, base), rows_of(block, skip)
                     base += count - skip
                 skip = max(0, skip - count)
         if seen != self.total_size:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 
-from pymc_streaming.loader.buffer import Window, Windows, count_rows
+from pymc_streaming.loader.buffer import Window, Windows, count_rows, rows_of
 from pymc_streaming.loader.order import Position
 from pymc_streaming.sources import ArraySpec, Block
 
@@ -81,7 +81,7 @@ class Packed:
 
     def rows(self, start: int, stop: int) -> Block:
         """Rows `start` to `stop` (excluded), not copied."""
-        return {name: array[start:stop] for name, array in self.arrays.items()}
+        return rows_of(self.arrays, start, stop)
 
     def position(self, n_rows: int) -> Position:
         """Where the rows after the first `n_rows` begin."""
@@ -111,20 +111,21 @@ def pack_blocks(
         Whether blocks stay as they are once they were yielded. Then only batches across their
         boundaries are copied, else all are.
 
-    Yields
-    ------
-    Packed
+    Returns
+    -------
+    generator of Packed
         Whole batches; and what is left at the end, or before an error of `blocks`.
     """
     size = memory.batch_size
     filling = _Filling(memory, size if in_place else memory.n_rows)
-    try:
+
+    def full() -> Generator[Packed]:
         for (epoch, row), block in blocks:
             count, start = count_rows(block), 0
             while start < count:
                 if in_place and filling.is_empty and count - start >= size:
                     whole = (count - start) // size * size
-                    views = {name: array[start : start + whole] for name, array in block.items()}
+                    views = rows_of(block, start, start + whole)
                     yield Packed(views, whole, [(0, (epoch, row + start))], is_lent=False)
                     start += whole
                     continue
@@ -135,12 +136,8 @@ def pack_blocks(
                 if not filling.room:
                     yield filling.packed()
             del block  # not held while waiting for the next
-    except Exception:
-        if not filling.is_empty:
-            yield filling.packed()
-        raise
-    if not filling.is_empty:
-        yield filling.packed()
+
+    return _and_the_rest(full(), filling)
 
 
 def pack_windows(
@@ -159,29 +156,39 @@ def pack_windows(
     memory : Memory
         Where to; what is yielded has to be given back.
 
-    Yields
-    ------
-    Packed
-        Whole batches; and what is left at the end, or before an error.
+    Returns
+    -------
+    generator of Packed
+        Whole batches; and what is left at the end, or before an error of `filled`.
     """
     filling = _Filling(memory, memory.n_rows)
+
+    def full(skip: int) -> Generator[Packed]:
+        try:
+            for (epoch, row), window in filled:
+                while skip < window.filled:
+                    taken = min(filling.room, window.filled - skip)
+                    window.copy(skip, filling.begin(taken, (epoch, row + skip)))
+                    skip += taken
+                    if not filling.room:
+                        yield filling.packed()
+                windows.give_back(window)
+                skip = 0
+        finally:
+            windows.give_back(None)
+            filled.close()
+
+    return _and_the_rest(full(skip), filling)
+
+
+def _and_the_rest(full: Generator[Packed], filling: _Filling) -> Generator[Packed]:
+    """What is full, and then what is not, also before an error."""
     try:
-        for (epoch, row), window in filled:
-            while skip < window.filled:
-                taken = min(filling.room, window.filled - skip)
-                window.copy(skip, filling.begin(taken, (epoch, row + skip)))
-                skip += taken
-                if not filling.room:
-                    yield filling.packed()
-            windows.give_back(window)
-            skip = 0
+        yield from full
     except Exception:
         if not filling.is_empty:
             yield filling.packed()
         raise
-    finally:
-        windows.give_back(None)
-        filled.close()
     if not filling.is_empty:
         yield filling.packed()
 
@@ -212,7 +219,7 @@ class _Filling:
             self._arrays = self._memory.get()
         start, self._filled = self._filled, self._filled + n_rows
         self._origins.append((start, position))
-        return {name: array[start : self._filled] for name, array in self._arrays.items()}
+        return rows_of(self._arrays, start, self._filled)
 
     def packed(self) -> Packed:
         """What is there; the next rows go to other arrays."""

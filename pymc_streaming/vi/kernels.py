@@ -178,7 +178,7 @@ def advance(
     completed : ndarray of int64, shape (1,)
         Steps taken since the parameters were made. Changed, at the end of each.
     blocks, constants : tuple of ndarray
-        Batches, one after the other; what else `evaluate` reads.
+        Batches, one after the other; what else `model` reads.
     noise : ndarray, shape (n, d)
         Standard normal draws.
     rates, weights : ndarray, shape (n,)

@@ -6,24 +6,30 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.buffer import Window, Windows, count_rows, rows_of
+from pymc_streaming.loader.buffer import Window
 from pymc_streaming.loader.order import Order, Position
-from pymc_streaming.loader.packing import Memory, Packed, pack_blocks, pack_windows
+from pymc_streaming.loader.packing import Memory, Packed, pack_rows, pack_windows
 from pymc_streaming.loader.prefetch import read_ahead, read_parallel
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
-from pymc_streaming.sources import Block, Fragment, as_source, read_checked
+from pymc_streaming.sources import Block, Fragment, InMemory, Rows, as_source, read_checked
 
 __all__ = ["DataLoader"]
 
 # Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
-DEFAULT_BYTES = 32 * 2**20
+_BUFFER_BYTES = 16 * 2**20
+_AHEAD_BYTES = 8 * 2**20
+
+# Batches that are handed on together take as little memory as stays in a processor's cache between
+# the thread that writes it and the one that reads it, and as much as the system has large pages
+# for; and they are not more than make the cost of handing them on disappear.
+_BYTES = 4 * 2**20
+_BATCHES = 64
 
 
 class DataLoader:
@@ -48,17 +54,17 @@ class DataLoader:
         permute the rows within a bounded buffer that is filled from them.
     buffer_size : int, optional
         Rows of that buffer. There are two: one is filled while the other is emptied. Default: as
-        many rows as fit in 32 MiB, at least four batches.
+        many rows as fit in 16 MiB, at least four batches.
     seed : int, optional
         Seed of the order. Default: drawn, and kept in `seed`.
     drop_last : bool, default False
         Leave out the short batch at the end of an iteration. The trainer does not drop
         anything in either case.
     num_workers : int, default 1
-        Threads that read, besides one that shuffles. 0 reads in the calling thread; with more than
-        one, several fragments are decoded at once. The order is the same for any number.
-    prefetch : int or str, default "32MiB"
-        Bytes that may be read ahead.
+        Threads that read. 0 reads in the calling thread; with more than one, several fragments are
+        decoded at once. The order is the same for any number.
+    prefetch : int or str, default "8MiB"
+        Bytes that may be read ahead. A shuffle buffer that is being filled is not counted.
 
     Attributes
     ----------
@@ -101,7 +107,7 @@ class DataLoader:
         seed: int | None = None,
         drop_last: bool = False,
         num_workers: int = 1,
-        prefetch: int | str = DEFAULT_BYTES,
+        prefetch: int | str = _AHEAD_BYTES,
     ) -> None:
         self.batch_size = whole_number("batch_size", batch_size)
         for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
@@ -182,19 +188,15 @@ class DataLoader:
             if self._latest is token:  # an older iteration does not move the state
                 self._position = position
 
-        memory = Memory(self.layout, self.batch_size, self.total_size)
-        with closing(self._packed(epoch, row, memory, endless=False)) as stream:
+        with closing(self._packed(epoch, row, endless=False)) as stream:
             for packed in stream:
-                for start in range(0, packed.n_rows, self.batch_size):
-                    stop = min(start + self.batch_size, packed.n_rows)
+                for start in range(0, len(packed), self.batch_size):
+                    stop = min(start + self.batch_size, len(packed))
                     arrive(packed.position(stop))
                     if self.drop_last and stop - start < self.batch_size:
                         continue  # the position of the next epoch follows
-                    batch = packed.rows(start, stop)
-                    if packed.is_lent:
-                        batch = {name: array.copy() for name, array in batch.items()}
-                    yield batch
-                memory.give_back(packed)
+                    yield {n: array.copy() for n, array in packed.rows(start, stop).items()}
+                packed.give_back()
         arrive((epoch + 1, 0))
 
     def stream(self, position: Position = (0, 0)) -> BatchStream:
@@ -218,9 +220,7 @@ class DataLoader:
                 f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows "
                 "there are; choose a smaller batch_size."
             )
-        memory = Memory(self.layout, self.batch_size, self.total_size)
-        packed = self._packed(*position, memory, endless=True)
-        return BatchStream(packed, memory, self.batch_size, position)
+        return BatchStream(self._packed(*position, endless=True), self.batch_size, position)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
         """Zeros of the shape of a batch, for ``pm.Data``.
@@ -318,23 +318,34 @@ class DataLoader:
             "fragments": zlib.crc32(repr(self._order.counts).encode()),
         }
 
-    def _packed(self, epoch: int, row: int, memory: Memory, *, endless: bool) -> Generator[Packed]:
+    def _packed(self, epoch: int, row: int, *, endless: bool) -> Generator[Packed]:
         """Batches from a position on: to the end of the epoch, or without end."""
         if self.buffer_size is None:
-            blocks = self._epochs(self._one_epoch, epoch, row, endless)
-            in_place = self.source.blocks_are_fresh or self.num_workers > 1
-            packed = pack_blocks(blocks, memory, in_place=in_place)
+            memory = self._memory()
+            packed = pack_rows(self._epochs(self._one_epoch, epoch, row, endless), memory)
         else:
-            windows = Windows(self.layout, self.buffer_size)
-            one_epoch = partial(self._one_epoch_in_windows, windows)
-            filled = self._epochs(one_epoch, epoch, row, endless)
-            # One thread fills windows, another empties them. That there are two is bound enough.
-            if self.num_workers:
-                filled = read_ahead(filled, 0, lambda _: 0)
-            packed = pack_windows(filled, row % self.buffer_size, windows, memory)
+            # A window is filled while the other is emptied.
+            memory = Memory(self.layout, self.batch_size + self.buffer_size, count=2)
+            on_the_way = self._memory().get()
+            one_epoch = partial(self._one_epoch_in_windows, memory, on_the_way)
+            windows = self._epochs(one_epoch, epoch, row, endless)
+            packed = pack_windows(windows, row % self.buffer_size, memory, self.batch_size)
         if self.num_workers:
-            packed = read_ahead(packed, self.prefetch, attrgetter("nbytes"))
-        return packed
+            packed = read_ahead(packed)
+        try:
+            for item in packed:
+                yield item
+        finally:
+            memory.close()  # first: the thread may wait for it
+            packed.close()
+
+    def _memory(self) -> Memory:
+        """For whole batches: for those in use, those on their way, and as much as is read ahead."""
+        nbytes = self.batch_size * max(1, self.source.row_nbytes)
+        most = min(_BATCHES, _BYTES // nbytes, self.total_size // self.batch_size)
+        batches = max(1, most)
+        ahead = self.prefetch // (batches * nbytes)
+        return Memory(self.layout, batches * self.batch_size, count=2 + ahead)
 
     def _epochs[Item](
         self,
@@ -348,43 +359,63 @@ class DataLoader:
             epoch += 1
             yield from one_epoch(epoch, 0)
 
-    def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Block]]:
+    def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Rows, int]]:
         """The rows of an epoch from `row` on, fragment after fragment."""
         wanted, skip, base = self._order.seek(epoch, row)
         seen = base - skip
         with closing(self._read([self.source.fragments[index] for index in wanted])) as read:
-            for block in read:
-                count = count_rows(block)
+            for rows in read:
+                count = len(rows)
                 seen += count
+                if seen > self.total_size:
+                    break
                 if skip < count:
-                    yield (epoch, base), rows_of(block, skip)
+                    yield (epoch, base), rows, skip
                     base += count - skip
                 skip = max(0, skip - count)
         if seen != self.total_size:
+            found = "more" if seen > self.total_size else f"{seen:,} rows"
             raise RowCountError(
                 f"total_size is {self.total_size:,}, but a whole pass over {self.source!r} gave "
-                f"{seen:,} rows; every likelihood would be scaled by the wrong number. Give the "
+                f"{found}; every likelihood would be scaled by the wrong number. Give the "
                 "number of rows that one pass has."
             )
 
     def _one_epoch_in_windows(
-        self, windows: Windows, epoch: int, row: int
+        self, memory: Memory, on_the_way: Block, epoch: int, row: int
     ) -> Generator[tuple[Position, Window]]:
         """The same in windows, beginning with the one that has `row` in it."""
         assert self.buffer_size is not None
-        base = row - row % self.buffer_size
-        generator = partial(self._order.window_generator, epoch)
-        with closing(self._one_epoch(epoch, row)) as blocks:
-            for window in windows.filled(blocks, generator, base // self.buffer_size):
-                position, base = (epoch, base), base + window.filled
-                yield position, window
+        base, window = row - row % self.buffer_size, None
+        with closing(self._one_epoch(epoch, row)) as stretches:
+            for _, rows, start in stretches:
+                while start < len(rows):
+                    if window is None:
+                        size = min(self.buffer_size, self.total_size - base)
+                        order = self._order.window_generator(epoch, base // self.buffer_size)
+                        arrays = memory.get()
+                        window = Window(arrays, on_the_way, self.batch_size, size, order)
+                    start += window.fill(rows, start)
+                    if not window.room:
+                        yield (epoch, base), window
+                        base, window = base + len(window), None
 
-    def _read(self, fragments: list[Fragment]) -> Generator[Block]:
-        if self.num_workers > 1:
-            read = partial(read_checked, self.source)
-            return read_parallel(read, fragments, self.num_workers, self.prefetch, _nbytes)
-        read = partial(read_checked, self.source, to_keep=False)
-        return (block for fragment in fragments for block in read(fragment))
+    def _read(self, fragments: list[Fragment]) -> Generator[Rows]:
+        if self.num_workers < 2:
+            return (rows for fragment in fragments for rows in read_checked(self.source, fragment))
+        row_nbytes = self.source.row_nbytes
+        return read_parallel(
+            self._laid_down,
+            fragments,
+            self.num_workers,
+            self.prefetch,
+            lambda rows: len(rows) * row_nbytes,
+        )
+
+    def _laid_down(self, fragment: Fragment) -> Generator[InMemory]:
+        """The rows of a fragment, in memory of their own: the work is done by who reads."""
+        for rows in read_checked(self.source, fragment):
+            yield InMemory(rows.block(self.layout))
 
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows
@@ -406,10 +437,6 @@ class DataLoader:
 
     def _resolve_buffer_size(self, buffer_size: int | None) -> int:
         if buffer_size is None:
-            rows = DEFAULT_BYTES // max(1, self.source.row_nbytes)
+            rows = _BUFFER_BYTES // max(1, self.source.row_nbytes)
             buffer_size = max(rows, 4 * self.batch_size)
         return min(whole_number("buffer_size", buffer_size), self.total_size)
-
-
-def _nbytes(block: Block) -> int:
-    return sum(array.nbytes for array in block.values())

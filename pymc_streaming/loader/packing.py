@@ -2,60 +2,63 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from queue import LifoQueue
 
-from pymc_streaming.loader.buffer import Window, Windows, count_rows, rows_of
+from pymc_streaming.loader.buffer import Window, copy, count_rows, rows_of
 from pymc_streaming.loader.order import Position
-from pymc_streaming.sources import ArraySpec, Block
+from pymc_streaming.sources import ArraySpec, Block, Rows
 
-__all__ = ["Memory", "Packed", "pack_blocks", "pack_windows"]
-
-# As much as stays in a processor's cache between the thread that fills it and the one that reads
-# it; and not more batches than make the cost of handing them on disappear.
-_BYTES = 2 * 2**20
-_BATCHES = 64
+__all__ = ["Memory", "Packed", "pack_rows", "pack_windows"]
 
 
 class Memory:
-    """Arrays for several batches, made when none are free.
+    """Some arrays for rows, used again and again.
+
+    That there are no more of them is what bounds reading ahead.
 
     Parameters
     ----------
     layout : Mapping[str, ArraySpec]
         The arrays of a batch.
-    batch_size : int
-        Rows of a batch.
-    total_size : int
-        Rows of the table.
-
-    Attributes
-    ----------
-    batch_size : int
-        Rows of a batch.
     n_rows : int
-        Rows of the arrays: whole batches.
+        Rows of each.
+    count : int
+        How many there are. They are made when they are first needed.
     """
 
-    def __init__(self, layout: Mapping[str, ArraySpec], batch_size: int, total_size: int) -> None:
-        self._layout, self.batch_size = layout, batch_size
-        nbytes = batch_size * sum(spec.row_nbytes for spec in layout.values())
-        most = min(_BATCHES, _BYTES // max(1, nbytes), total_size // batch_size)
-        self.n_rows = batch_size * max(1, most)
-        self._free: deque[Block] = deque()
+    def __init__(self, layout: Mapping[str, ArraySpec], n_rows: int, count: int) -> None:
+        self._layout, self._unmade = layout, count
+        self.n_rows = n_rows
+        # The last that was given back is the one that may be in a processor's cache.
+        self._free: LifoQueue[Block | None] = LifoQueue()
 
     def get(self) -> Block:
-        """Arrays that nobody uses."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return {name: spec.zeros(self.n_rows) for name, spec in self._layout.items()}
+        """Arrays that nobody uses; waits until there are some."""
+        if self._free.empty() and self._unmade:
+            self._unmade -= 1
+            return self.empty(self.n_rows)
+        arrays = self._free.get()
+        if arrays is None:
+            raise _Abandoned
+        return arrays
 
-    def give_back(self, packed: Packed) -> None:
-        """Let what `get` gave be written to again."""
-        if packed.is_lent:
-            self._free.append(packed.arrays)
+    def empty(self, n_rows: int) -> Block:
+        """Arrays of such rows that are not among those."""
+        return {name: spec.empty(n_rows) for name, spec in self._layout.items()}
+
+    def give_back(self, arrays: Block) -> None:
+        """Let arrays from `get` be written to again."""
+        self._free.put(arrays)
+
+    def close(self) -> None:
+        """Nothing will be given back any more: end the thread that waits for it."""
+        self._free.put(None)
+
+
+class _Abandoned(Exception):
+    """Nobody reads any more; ends the thread that fills the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,27 @@ class Packed:
 
     Parameters
     ----------
-    arrays : Block
-        From `Memory`, or those of the source.
-    n_rows : int
-        Rows that are filled.
+    batches : Block
+        Their rows.
     origins : list of (int, Position)
         For each stretch of consecutive rows of the table: where it begins here, and there.
-    is_lent : bool
-        Whether the arrays are from `Memory`, and will be written to again.
+    arrays : Block
+        From the memory, to which they have to be given back: `batches` is in them.
+    memory : Memory
+        That memory.
     """
 
-    arrays: Block
-    n_rows: int
+    batches: Block
     origins: list[tuple[int, Position]]
-    is_lent: bool
+    arrays: Block
+    memory: Memory
+
+    def __len__(self) -> int:
+        return count_rows(self.batches)
 
     def rows(self, start: int, stop: int) -> Block:
         """Rows `start` to `stop` (excluded), not copied."""
-        return rows_of(self.arrays, start, stop)
+        return rows_of(self.batches, start, stop)
 
     def position(self, n_rows: int) -> Position:
         """Where the rows after the first `n_rows` begin."""
@@ -90,139 +96,98 @@ class Packed:
                 return epoch, row + n_rows - start
         raise AssertionError("unreachable")
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(array.nbytes for array in self.arrays.values())
+    def give_back(self) -> None:
+        """Let the memory be written to again."""
+        self.memory.give_back(self.arrays)
 
 
-def pack_blocks(
-    blocks: Iterable[tuple[Position, Block]], memory: Memory, *, in_place: bool
-) -> Generator[Packed]:
-    """Whole batches, whatever the boundaries of the blocks.
+def pack_rows(stretches: Iterable[tuple[Position, Rows, int]], memory: Memory) -> Generator[Packed]:
+    """Rows, written to where the batches are.
 
     Parameters
     ----------
-    blocks : iterable of (position, Block)
-        Blocks, each with the position of its first row.
+    stretches : iterable of (position, Rows, int)
+        Rows, from the number that is given on, which is at the position.
     memory : Memory
-        For what is copied; what is yielded has to be given back.
-    in_place : bool
-        Whether blocks stay as they are once they were yielded. Then only batches across their
-        boundaries are copied, else all are.
+        For whole batches.
 
-    Returns
-    -------
-    generator of Packed
-        Whole batches; and what is left at the end, or before an error of `blocks`.
+    Yields
+    ------
+    Packed
+        Full memory; and what is left at the end, or before an error of `stretches`.
     """
-    size = memory.batch_size
-    filling = _Filling(memory, size if in_place else memory.n_rows)
+    arrays: Block = {}
+    filled, origins = 0, []
 
-    def full() -> Generator[Packed]:
-        for (epoch, row), block in blocks:
-            count, start = count_rows(block), 0
-            while start < count:
-                if in_place and filling.is_empty and count - start >= size:
-                    whole = (count - start) // size * size
-                    views = rows_of(block, start, start + whole)
-                    yield Packed(views, whole, [(0, (epoch, row + start))], is_lent=False)
-                    start += whole
-                    continue
-                taken = min(filling.room, count - start)
-                for name, array in filling.begin(taken, (epoch, row + start)).items():
-                    array[:] = block[name][start : start + taken]
-                start += taken
-                if not filling.room:
-                    yield filling.packed()
-            del block  # not held while waiting for the next
+    def packed() -> Packed:
+        return Packed(rows_of(arrays, 0, filled), origins, arrays, memory)
 
-    return _and_the_rest(full(), filling)
+    try:
+        for (epoch, row), rows, first in stretches:
+            start = first
+            while start < len(rows):
+                arrays = arrays or memory.get()
+                taken = min(memory.n_rows - filled, len(rows) - start)
+                rows.write(start, rows_of(arrays, filled, filled + taken))
+                origins.append((filled, (epoch, row + start - first)))
+                start, filled = start + taken, filled + taken
+                if filled == memory.n_rows:
+                    yield packed()
+                    arrays, filled, origins = {}, 0, []
+            del rows  # not held while waiting for the next
+    except Exception:
+        if filled:
+            yield packed()
+        raise
+    if filled:
+        yield packed()
 
 
 def pack_windows(
-    filled: Generator[tuple[Position, Window]], skip: int, windows: Windows, memory: Memory
+    windows: Iterable[tuple[Position, Window]], skip: int, memory: Memory, batch_size: int
 ) -> Generator[Packed]:
-    """The permuted rows of windows, written to where the batches are.
+    """The rows of windows where they are.
+
+    The rows that are no whole batch at the end of a window are written in front of the next.
 
     Parameters
     ----------
-    filled : generator of (position, Window)
-        Windows, each with the position of its first row.
+    windows : iterable of (position, Window)
+        Full ones, each with the position of its first row and room for rows in front of it.
     skip : int
         Rows of the first one to leave out.
-    windows : Windows
-        To which they are given back.
     memory : Memory
-        Where to; what is yielded has to be given back.
+        Where they are.
+    batch_size : int
+        Rows of a batch.
 
-    Returns
-    -------
-    generator of Packed
-        Whole batches; and what is left at the end, or before an error of `filled`.
+    Yields
+    ------
+    Packed
+        Whole batches; and what is left at the end, or before an error of `windows`.
     """
-    filling = _Filling(memory, memory.n_rows)
-
-    def full(skip: int) -> Generator[Packed]:
-        try:
-            for (epoch, row), window in filled:
-                while skip < window.filled:
-                    taken = min(filling.room, window.filled - skip)
-                    window.copy(skip, filling.begin(taken, (epoch, row + skip)))
-                    skip += taken
-                    if not filling.room:
-                        yield filling.packed()
-                windows.give_back(window)
-                skip = 0
-        finally:
-            windows.give_back(None)
-            filled.close()
-
-    return _and_the_rest(full(skip), filling)
-
-
-def _and_the_rest(full: Generator[Packed], filling: _Filling) -> Generator[Packed]:
-    """What is full, and then what is not, also before an error."""
+    rest, n_rest = memory.empty(batch_size), 0
+    origins: list[tuple[int, Position]] = []
     try:
-        yield from full
+        for (epoch, row), window in windows:
+            origins.append((n_rest, (epoch, row + skip)))
+            first, stop = window.front + skip, window.front + len(window)
+            skip = 0
+            if n_rest + stop - first < batch_size:
+                copy(rows_of(window.arrays, first, stop), rows_of(rest, n_rest, batch_size))
+                n_rest += stop - first
+                memory.give_back(window.arrays)
+                continue
+            begin = first - n_rest
+            copy(rows_of(rest, 0, n_rest), rows_of(window.arrays, begin, first))
+            n_rest = (stop - begin) % batch_size
+            end = stop - n_rest
+            copy(rows_of(window.arrays, end, stop), rest)
+            yield Packed(rows_of(window.arrays, begin, end), origins, window.arrays, memory)
+            origins = [(0, (epoch, row + end - window.front))] if n_rest else []
     except Exception:
-        if not filling.is_empty:
-            yield filling.packed()
+        if n_rest:
+            yield Packed(rows_of(rest, 0, n_rest), origins, rest, memory)
         raise
-    if not filling.is_empty:
-        yield filling.packed()
-
-
-class _Filling:
-    """Arrays on their way to be full."""
-
-    def __init__(self, memory: Memory, n_rows: int) -> None:
-        self._memory, self._n_rows = memory, n_rows
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._arrays: Block = {}
-        self._filled = 0
-        self._origins: list[tuple[int, Position]] = []
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._filled
-
-    @property
-    def room(self) -> int:
-        return self._n_rows - self._filled
-
-    def begin(self, n_rows: int, position: Position) -> Block:
-        """Where the next `n_rows` rows go, which begin at `position`."""
-        if not self._arrays:
-            self._arrays = self._memory.get()
-        start, self._filled = self._filled, self._filled + n_rows
-        self._origins.append((start, position))
-        return rows_of(self._arrays, start, self._filled)
-
-    def packed(self) -> Packed:
-        """What is there; the next rows go to other arrays."""
-        packed = Packed(self._arrays, self._filled, self._origins, is_lent=True)
-        self._begin_anew()
-        return packed
+    if n_rest:
+        yield Packed(rows_of(rest, 0, n_rest), origins, rest, memory)

@@ -1,4 +1,4 @@
-"""Reading ahead in the background: bounded in bytes, in order, with errors in their place."""
+"""Reading ahead in the background: in order, with errors in their place."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ __all__ = ["read_ahead", "read_parallel"]
 JOIN_SECONDS = 10.0
 
 
-def read_ahead[Item](
-    items: Iterable[Item], max_bytes: int, nbytes: Callable[[Item], int]
-) -> Generator[Item]:
+def read_ahead[Item](items: Iterable[Item]) -> Generator[Item]:
     """Run an iterator in a background thread.
 
     Parameters
     ----------
     items : iterable
-        What to run; closed when it is over, if it can be.
-    max_bytes : int
-        Bytes that may wait to be taken. One item may always wait.
-    nbytes : callable
-        Bytes of an item.
+        What to run, as far as it goes by itself; closed when it is over, if it can be.
 
     Yields
     ------
@@ -33,7 +27,7 @@ def read_ahead[Item](
         The same items in the same order. An error of the iterator is raised here, after the
         items that came before it. Closing this iterator ends the thread.
     """
-    channel: _Channel[Item] = _Channel(max_bytes, nbytes)
+    channel: _Channel[Item] = _Channel(0, lambda _: 0)
     thread = threading.Thread(
         target=channel.pump, args=(items,), name="pymc-streaming-reader", daemon=True
     )
@@ -62,8 +56,10 @@ def read_parallel[Key, Item](
         Which iterators, in which order.
     num_workers : int
         Threads, and iterators that are open at once.
-    max_bytes, nbytes
-        As for `read_ahead`, over all iterators.
+    max_bytes : int
+        Bytes that may wait to be taken, over all iterators. An item of each may always wait.
+    nbytes : callable
+        Bytes of an item.
 
     Yields
     ------

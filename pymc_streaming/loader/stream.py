@@ -6,7 +6,7 @@ from collections.abc import Generator
 from types import TracebackType
 
 from pymc_streaming.loader.order import Position
-from pymc_streaming.loader.packing import Memory, Packed
+from pymc_streaming.loader.packing import Packed
 from pymc_streaming.sources import Block
 
 __all__ = ["BatchStream"]
@@ -18,11 +18,9 @@ class BatchStream:
     Iterating it gives one batch at a time, to keep; `take` gives several, to use at once.
     """
 
-    def __init__(
-        self, packed: Generator[Packed], memory: Memory, batch_size: int, position: Position
-    ) -> None:
-        self._packed, self._memory, self._batch_size = packed, memory, batch_size
-        self._current = Packed({}, 0, [], is_lent=False)
+    def __init__(self, packed: Generator[Packed], batch_size: int, position: Position) -> None:
+        self._packed, self._batch_size = packed, batch_size
+        self._current: Packed | None = None
         self._latest = slice(0, 0)  # rows of the current one that were taken last
         self._start = position
 
@@ -39,15 +37,16 @@ class BatchStream:
         Block
             At least one batch. Its arrays may be written to again after the next call.
         """
-        start, size = self._next_rows(), self._batch_size
-        stop = min(start + most * size, self._current.n_rows // size * size)
+        current, size = self._next(), self._batch_size
+        start = self._latest.stop
+        stop = min(start + most * size, len(current) // size * size)
         self._latest = slice(start, stop)
-        return self._current.rows(start, stop)
+        return current.rows(start, stop)
 
     def peek(self) -> Block:
         """The next batch, which `take` gives again."""
-        start = self._next_rows()
-        return self._current.rows(start, start + self._batch_size)
+        current, start = self._next(), self._latest.stop
+        return current.rows(start, start + self._batch_size)
 
     @property
     def position(self) -> Position:
@@ -59,17 +58,20 @@ class BatchStream:
         return self._position(self._latest.start + n_batches * self._batch_size)
 
     def _position(self, row: int) -> Position:
-        return self._current.position(row) if row else self._start
+        return self._current.position(row) if self._current and row else self._start
 
-    def _next_rows(self) -> int:
-        """Make sure of a batch that was not taken; the row where it begins."""
+    def _next(self) -> Packed:
+        """What has a batch that was not taken."""
         # Less than a batch is left only before an error, which comes next.
-        while self._current.n_rows - self._latest.stop < self._batch_size:
-            if self._current.n_rows:
+        while (
+            self._current is None
+            or len(self._current) - self._latest.stop < self._batch_size
+        ):
+            if self._current is not None:
                 self._start = self.position
-                self._memory.give_back(self._current)
+                self._current.give_back()
             self._current, self._latest = next(self._packed), slice(0, 0)
-        return self._latest.stop
+        return self._current
 
     def __iter__(self) -> BatchStream:
         return self

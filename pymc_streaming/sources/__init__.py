@@ -6,7 +6,9 @@ from pymc_streaming.sources.base import (
     ArraySpec,
     Block,
     Fragment,
+    InMemory,
     IterableDataset,
+    Rows,
     read_checked,
 )
 from pymc_streaming.sources.coerce import as_source
@@ -20,8 +22,10 @@ __all__ = [
     "ArraySpec",
     "Block",
     "Fragment",
+    "InMemory",
     "IterableDataset",
     "Manifest",
+    "Rows",
     "array_source",
     "arrow_source",
     "as_source",

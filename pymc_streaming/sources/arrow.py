@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
-from pymc_streaming.sources.base import Block, Fragment, IterableDataset
+from pymc_streaming.sources.base import SINGLE, Block, Fragment, IterableDataset, Rows
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
@@ -26,10 +28,11 @@ from pymc_streaming.sources.plan import (
     missing_column,
     plan_columns,
 )
+from pymc_streaming.sources.verbatim import Stretch, signature
 
 __all__ = ["ArrowSource", "IpcBatch", "arrow_source"]
 
-# What was looked at for NaN is still in a processor's cache when it is used.
+# A block is about so large: memory stays flat however large a record batch is.
 _BLOCK_BYTES = 8 * 2**20
 
 
@@ -59,10 +62,10 @@ def arrow_source(
 ) -> ArrowSource:
     """Read a table from Arrow IPC files, a record batch at a time.
 
-    Uncompressed files of this format are laid out on disk as they are in memory. They are
-    mapped, so columns are read without decoding; and a table that was shuffled with a `dtype`
-    (see :func:`preshuffle`) has its rows side by side already, so blocks are the mapped memory
-    itself where the type is PyTensor's ``floatX``.
+    Uncompressed files of this format are laid out on disk as they are in memory, so there is
+    nothing to decode; and a table that was shuffled with a `dtype` (see :func:`preshuffle`) has
+    its rows side by side already: where that is PyTensor's ``floatX``, they are read straight to
+    where the batches are.
 
     Parameters
     ----------
@@ -129,7 +132,7 @@ class ArrowSource(IterableDataset):
         files = find_files(path, pattern)
         refuse_other_kinds(files, "arrow")
         self._files = {file.path: file for file in files}
-        with _opened(files[0]) as (opened, _):
+        with _parsed(files[0]) as opened:
             schema, packed = opened.schema, is_packed(opened.schema)
         where = files[0].path
         plan: ColumnPlan | PackedPlan
@@ -150,13 +153,12 @@ class ArrowSource(IterableDataset):
         if isinstance(plan, ColumnPlan):
             plan = plan.completed(levels=found, nullable=nulls if transform is not None else ())
             if transform is not None:
-                batch, _ = next(self._batches(self.fragments[0]))
+                batch = next(self._batches(self.fragments[0]))
                 plan = plan.probed(batch, self.fragments[0].origin)
         self._plan = plan
         self.layout = plan.layout
+        self._verbatim = self._find_verbatim()
         self.categories = plan.categories if isinstance(plan, ColumnPlan) else {}
-        # Whether a transform writes into what it has returned is its own business.
-        self.blocks_are_fresh = transform is None
 
     def __repr__(self) -> str:
         return (
@@ -166,9 +168,20 @@ class ArrowSource(IterableDataset):
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one record batch in blocks of about 8 MiB."""
-        for batch, mapped in self._batches(fragment):
-            block = self._plan.block(batch, fragment.origin)
-            yield {name: mapped.writable(array) for name, array in block.items()}
+        for rows in self.rows(fragment):
+            yield rows.block(self.layout)
+
+    def rows(self, fragment: Fragment) -> Iterator[Rows]:
+        """The same, before they are anywhere but in the file."""
+        assert isinstance(fragment, IpcBatch)
+        stretch = self._verbatim.get(fragment)
+        if stretch is not None:
+            with _opened(self._files[fragment.path]) as file:
+                if signature(file) == stretch.signature:
+                    yield from stretch.rows(file)
+                    return
+        for batch in self._batches(fragment):
+            yield self._plan.rows(batch, fragment.origin)
 
     def _survey(
         self, plan: ColumnPlan | PackedPlan, every: bool
@@ -178,7 +191,7 @@ class ArrowSource(IterableDataset):
         levels: dict[str, set[Any]] = {name: set() for name in auto}
         fragments, nulls = [], set()
         for file in self._files.values():
-            with _opened(file) as (opened, _):
+            with _parsed(file) as opened:
                 if opened.num_record_batches:
                     self._check_schema(opened.schema, file.path, every)
                 for number in range(opened.num_record_batches):
@@ -191,9 +204,27 @@ class ArrowSource(IterableDataset):
                         column_levels(batch.column(name), name, found, origin)
         return fragments, levels, nulls
 
-    def _batches(self, fragment: Fragment) -> Iterator[tuple[pa.RecordBatch, _Mapped | _Fetched]]:
-        assert isinstance(fragment, IpcBatch)
-        with _opened(self._files[fragment.path]) as (opened, mapped):
+    def _find_verbatim(self) -> dict[IpcBatch, Stretch]:
+        """Where the rows are that a file on this machine holds as the layout wants them."""
+        plan, found = self._plan, {}
+        if not (isinstance(plan, PackedPlan) and plan.is_verbatim):
+            return {}
+        for path, fragments in itertools.groupby(self.fragments, attrgetter("path")):
+            if not self._files[path].is_local:
+                continue
+            with _opened(self._files[path]) as file, reading(path):
+                mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                opened = pa.ipc.open_file(mapped)
+                for fragment in fragments:
+                    batch = self._batch(opened, fragment.number, path)
+                    rows = plan.block(batch, fragment.origin)[SINGLE]
+                    offset = rows.ctypes.data - mapped.address
+                    if 0 <= offset < mapped.size:  # not compressed
+                        found[fragment] = Stretch(path, offset, rows, signature(file))
+        return found
+
+    def _batches(self, fragment: IpcBatch) -> Iterator[pa.RecordBatch]:
+        with _parsed(self._files[fragment.path]) as opened:
             if fragment.number >= opened.num_record_batches:
                 raise SchemaError(
                     f"{fragment.origin}: the file now has {opened.num_record_batches:,} record "
@@ -203,7 +234,7 @@ class ArrowSource(IterableDataset):
             batch = self._batch(opened, fragment.number, fragment.path)
             rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
             for start in range(0, batch.num_rows, rows):
-                yield batch.slice(start, rows), mapped
+                yield batch.slice(start, rows)
 
     def _batch(self, opened: Any, number: int, path: str, *, full: bool = True) -> pa.RecordBatch:
         with reading(f"{path}, record batch {number}"):
@@ -234,43 +265,18 @@ class ArrowSource(IterableDataset):
         refuse_other_packing(schema, self._schema, path, first)
 
 
-class _Mapped:
-    """A file mapped so that its arrays can be written to, which does not change the file.
-
-    A compiled step takes arrays that can be written to and those that cannot for two types, and
-    would be compiled for each.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.buffer = pa.py_buffer(self._map)
-
-    def writable(self, array: np.ndarray) -> np.ndarray:
-        """`array` itself, or the same memory as an array that can be written to."""
-        if array.flags.writeable:
-            return array
-        offset = array.ctypes.data - self.buffer.address
-        if not (array.flags.c_contiguous and 0 <= offset < self.buffer.size):
-            return array.copy()
-        view = np.frombuffer(self._map, array.dtype, array.size, offset)
-        return view.reshape(array.shape)
-
-
-class _Fetched:
-    """A file that is not on this machine."""
-
-    def writable(self, array: np.ndarray) -> np.ndarray:
-        """A copy, unless `array` can be written to."""
-        return array if array.flags.writeable else array.copy()
+@contextmanager
+def _opened(file: DataFile) -> Iterator[FileIO]:
+    with reading(file.path), Path(file.inner_path).open("rb", buffering=0) as opened:
+        yield opened
 
 
 @contextmanager
-def _opened(file: DataFile) -> Iterator[tuple[Any, _Mapped | _Fetched]]:
-    with reading(file.path):
-        if file.is_local:
-            with Path(file.inner_path).open("rb") as opened:
-                mapped = _Mapped(opened)
-            yield pa.ipc.open_file(mapped.buffer), mapped
-        else:
-            with file.filesystem.open_input_file(file.inner_path) as fetched:
-                yield pa.ipc.open_file(fetched), _Fetched()
+def _parsed(file: DataFile) -> Iterator[Any]:
+    if file.is_local:
+        with _opened(file) as opened, reading(file.path):
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            yield pa.ipc.open_file(pa.py_buffer(mapped))
+    else:
+        with reading(file.path), file.filesystem.open_input_file(file.inner_path) as opened:
+            yield pa.ipc.open_file(opened)

@@ -16,7 +16,16 @@ from pymc_streaming.errors import (
     SchemaError,
 )
 
-__all__ = ["SINGLE", "ArraySpec", "Block", "Fragment", "IterableDataset", "read_checked"]
+__all__ = [
+    "SINGLE",
+    "ArraySpec",
+    "Block",
+    "Fragment",
+    "InMemory",
+    "IterableDataset",
+    "Rows",
+    "read_checked",
+]
 
 #: The key of the one array of a source that has no names of its own.
 SINGLE = "batch"
@@ -53,6 +62,10 @@ class ArraySpec:
         """An array of zeros with `n_rows` rows."""
         return np.zeros((n_rows, *self.row_shape), self.dtype)
 
+    def empty(self, n_rows: int) -> np.ndarray:
+        """An array of `n_rows` rows that hold anything."""
+        return np.empty((n_rows, *self.row_shape), self.dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
@@ -70,6 +83,43 @@ class Fragment:
     origin: str
 
 
+class Rows(abc.ABC):
+    """Consecutive rows of a source: still in a file, or in columns, or where not.
+
+    They are laid down, as the layout of the source says, in memory that whoever wants them has
+    ready; so rows go from a file to where the batches are in one move.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many."""
+
+    @abc.abstractmethod
+    def write(self, start: int, out: Block) -> None:
+        """Write the rows from number `start` on into the arrays `out`, as many as those hold."""
+
+    def block(self, layout: Mapping[str, ArraySpec]) -> Block:
+        """All of them, in arrays of their own."""
+        out = {name: spec.empty(len(self)) for name, spec in layout.items()}
+        self.write(0, out)
+        return out
+
+
+class InMemory(Rows):
+    """Rows that are in arrays of the layout already."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    def __len__(self) -> int:
+        return len(next(iter(self._block.values())))
+
+    def write(self, start: int, out: Block) -> None:
+        """Copy."""
+        for name, array in out.items():
+            array[:] = self._block[name][start : start + len(array)]
+
+
 class IterableDataset(abc.ABC):
     """A table that can be read in pieces, as often as needed.
 
@@ -85,9 +135,6 @@ class IterableDataset(abc.ABC):
         ``"batch"``.
     fragments : Sequence[Fragment]
         The pieces, in the order of the rows.
-    blocks_are_fresh : bool
-        True when `read` never writes again into an array it has yielded. The
-        reader copies every block of a source that does not promise it.
     is_shuffled : bool
         True when the rows are known to be in uniformly random order.
 
@@ -110,15 +157,23 @@ class IterableDataset(abc.ABC):
 
     layout: Mapping[str, ArraySpec]
     fragments: Sequence[Fragment]
-    blocks_are_fresh: bool = False
     is_shuffled: bool = False
 
     @abc.abstractmethod
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of `fragment`, in order, in blocks of any bounded size.
 
-        It may be called from several threads at a time for different fragments.
+        It may be called from several threads at a time for different fragments. A block has been
+        copied when the next one is asked for, so its arrays may be used again.
         """
+
+    def rows(self, fragment: Fragment) -> Iterator[Rows]:
+        """The same for the loader: a source may have a quicker way to where the batches are."""
+        seen = 0
+        for block in self.read(fragment):
+            rows = InMemory(conforming(block, self.layout, f"{fragment.origin}, rows from {seen:,}"))
+            seen += len(rows)
+            yield rows
 
     @property
     def n_rows(self) -> int | None:
@@ -137,10 +192,8 @@ class IterableDataset(abc.ABC):
         return sum(spec.row_nbytes for spec in self.layout.values())
 
 
-def read_checked(
-    source: IterableDataset, fragment: Fragment, *, to_keep: bool = True
-) -> Iterator[Block]:
-    """Read a fragment and hold every block to the source's own `layout`.
+def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Rows]:
+    """Read a fragment, and hold it to what the source says of it.
 
     Parameters
     ----------
@@ -148,45 +201,27 @@ def read_checked(
         The source.
     fragment : Fragment
         One of its fragments.
-    to_keep : bool, default True
-        False leaves out the copy of blocks that are not fresh.
 
     Yields
     ------
-    Block
-        C-contiguous arrays that nobody writes into again; with ``to_keep=False`` only until the
-        next is asked for.
+    Rows
+        To be written somewhere before the next is asked for. Writing them raises
+        `MissingValueError` if they hold NaN.
 
     Raises
     ------
     SchemaError
         If a block has other arrays, row shapes, kinds of numbers, or arrays of
         unequal length.
-    MissingValueError
-        If a block holds NaN.
     RowCountError
         If the fragment had more or fewer rows than it announced.
     """
-    seen, copy = 0, to_keep and not source.blocks_are_fresh
-    for block in source.read(fragment):
-        where = f"{fragment.origin}, rows from {seen:,}"
-        if set(block) != set(source.layout):
-            raise SchemaError(
-                f"{where}: expected the arrays {sorted(source.layout)}, found {sorted(block)}."
-            )
-        checked = {
-            name: _conform(block[name], spec, name, where, copy=copy)
-            for name, spec in source.layout.items()
-        }
-        lengths = {name: len(array) for name, array in checked.items()}
-        if len(set(lengths.values())) > 1:
-            raise SchemaError(f"{where}: the arrays have different numbers of rows: {lengths}.")
-        for name, spec in source.layout.items():
-            refuse_nan(checked[name], spec, name, where)
-        seen += next(iter(lengths.values()), 0)
+    seen = 0
+    for rows in source.rows(fragment):
+        first, seen = seen, seen + len(rows)
         if fragment.n_rows is not None and seen > fragment.n_rows:
             break
-        yield checked
+        yield _WithoutNaN(rows, source.layout, fragment.origin, first)
     if fragment.n_rows is not None and seen != fragment.n_rows:
         found = "more" if seen > fragment.n_rows else f"{seen:,}"
         raise RowCountError(
@@ -195,9 +230,44 @@ def read_checked(
         )
 
 
-def _conform(
-    array: np.ndarray, spec: ArraySpec, name: str, where: str, *, copy: bool
-) -> np.ndarray:
+class _WithoutNaN(Rows):
+    """Rows that are looked at when they have been written: they are in the cache then."""
+
+    def __init__(
+        self, rows: Rows, layout: Mapping[str, ArraySpec], origin: str, first: int
+    ) -> None:
+        self._rows, self._layout, self._origin, self._first = rows, layout, origin, first
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def write(self, start: int, out: Block) -> None:
+        """Write, and refuse NaN."""
+        self._rows.write(start, out)
+        for name, spec in self._layout.items():
+            refuse_nan(out[name], spec, name, f"{self._origin}, rows from {self._first + start:,}")
+
+
+def conforming(block: Block, layout: Mapping[str, ArraySpec], where: str) -> Block:
+    """A block held to the layout.
+
+    Raises
+    ------
+    SchemaError
+        If it has other arrays, row shapes, kinds of numbers, or arrays of unequal length.
+    PrecisionError
+        If it holds a number that the layout's type cannot.
+    """
+    if set(block) != set(layout):
+        raise SchemaError(f"{where}: expected the arrays {sorted(layout)}, found {sorted(block)}.")
+    conformed = {name: _conform(block[name], spec, name, where) for name, spec in layout.items()}
+    lengths = {name: len(array) for name, array in conformed.items()}
+    if len(set(lengths.values())) > 1:
+        raise SchemaError(f"{where}: the arrays have different numbers of rows: {lengths}.")
+    return conformed
+
+
+def _conform(array: np.ndarray, spec: ArraySpec, name: str, where: str) -> np.ndarray:
     array = np.asarray(array)
     if array.shape[1:] != spec.row_shape or array.ndim == 0:
         raise SchemaError(
@@ -205,11 +275,11 @@ def _conform(
             f"of shape {array.shape}."
         )
     if array.dtype == spec.dtype:
-        return array.copy() if copy else np.ascontiguousarray(array)
+        return array
     if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
         raise SchemaError(f"{where}: array {name!r} should hold {spec.dtype}, found {array.dtype}.")
     with np.errstate(over="ignore", invalid="ignore"):
-        converted = array.astype(spec.dtype, order="C")
+        converted = array.astype(spec.dtype)
         if array.dtype.kind in "iu":  # there and back, since a comparison would round as well
             lost = (converted.astype(array.dtype) != array) | ((converted < 0) & (array >= 0))
         else:

@@ -17,7 +17,8 @@ from pymc_streaming.errors import (
     TransformError,
 )
 from pymc_streaming.sources.arrays import named_arrays, narrowed, refuse_large
-from pymc_streaming.sources.base import ArraySpec, Block
+from pymc_streaming.sources.base import ArraySpec, Block, InMemory, Rows
+from pymc_streaming.sources.kernels import side_by_side
 
 __all__ = [
     "AUTO",
@@ -37,9 +38,6 @@ Transform = Callable[[dict[str, np.ndarray]], Any]
 
 #: Find the levels in the data.
 AUTO = "auto"
-
-# Rows copied at a time when columns are laid side by side: the strip stays in the cache.
-_STRIP = 8192
 
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -239,11 +237,11 @@ class ColumnPlan:
         }
         return replace(self, layout=layout)
 
-    def block(self, batch: pa.RecordBatch, where: str) -> Block:
-        """The arrays of one Arrow batch; `where` says in words where it is from."""
+    def rows(self, batch: pa.RecordBatch, where: str) -> Rows:
+        """The rows of one Arrow batch; `where` says in words where it is from."""
         if self.transform is None:
             values = {column.name: self._numbers(column, batch, where) for column in self.columns}
-            return _apart({name: self._array(name, values, where) for name in self.arrays})
+            return _Columns({name: self._array(name, values, where) for name in self.arrays})
         block = self._transformed(batch, where)
         found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
         if found != self.layout:
@@ -251,35 +249,26 @@ class ColumnPlan:
                 f"{where}: the transform returned {described(found)}, but for the first block "
                 f"{described(self.layout)}. It must return the same arrays for every block."
             )
-        return block
+        return InMemory(block)
 
     def _numbers(self, column: Column, batch: pa.RecordBatch, where: str) -> np.ndarray:
         array = _without_null_levels(batch.column(column.name))
         column.refuse_nulls(array.null_count, where)
         return column.values(array, where)
 
-    def _array(self, name: str, values: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    def _array(
+        self, name: str, values: Mapping[str, np.ndarray], where: str
+    ) -> np.ndarray | list[np.ndarray]:
+        """The column that is an array, or those that make one side by side, in its type."""
         columns, dtype = self.arrays[name], self.layout[name].dtype
-        for column in (columns,) if isinstance(columns, str) else columns:
+
+        def narrow(column: str) -> np.ndarray:
+            place = f"{where}: column {column!r}"
             if dtype.kind == "f" and not pa.types.is_floating(self.by_name[column].type):
-                refuse_large(values[column], dtype, f"{where}: column {column!r}")
-        if isinstance(columns, str):
-            return narrowed(values[columns], dtype, f"{where}: column {columns!r}")
-        if dtype.kind == "i":
-            values = {c: narrowed(values[c], dtype, f"{where}: column {c!r}") for c in columns}
-        n_rows = len(values[columns[0]])
-        matrix = np.empty((n_rows, len(columns)), dtype)
-        try:
-            with np.errstate(over="raise"):
-                for start in range(0, n_rows, _STRIP):
-                    strip = slice(start, start + _STRIP)
-                    for j, column in enumerate(columns):
-                        matrix[strip, j] = values[column][strip]
-        except FloatingPointError:
-            for column in columns:  # which one it was
-                narrowed(values[column], dtype, f"{where}: column {column!r}")
-            raise
-        return matrix
+                refuse_large(values[column], dtype, place)
+            return narrowed(values[column], dtype, place)
+
+        return narrow(columns) if isinstance(columns, str) else [narrow(c) for c in columns]
 
     def _transformed(self, batch: pa.RecordBatch, where: str) -> Block:
         assert self.transform is not None
@@ -307,13 +296,24 @@ class ColumnPlan:
         return block
 
 
-def _apart(block: Block) -> Block:
-    """The arrays, none of them another one by a second name: each may be written to."""
-    seen: set[int] = set()
-    for name, array in block.items():
-        block[name] = array.copy() if id(array) in seen else array
-        seen.add(id(array))
-    return block
+class _Columns(Rows):
+    """Rows as columns: each an array of its own, or several that belong side by side."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray | list[np.ndarray]]) -> None:
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        first = next(iter(self._arrays.values()))
+        return len(first[0] if isinstance(first, list) else first)
+
+    def write(self, start: int, out: Block) -> None:
+        """Lay them side by side."""
+        for name, array in out.items():
+            columns, stop = self._arrays[name], start + len(array)
+            if isinstance(columns, list):
+                side_by_side(columns, start, array)
+            else:
+                array[:] = columns[start:stop]
 
 
 def _numpy(array: pa.Array) -> np.ndarray:

@@ -17,7 +17,7 @@ from pymc_streaming.errors import (
     SchemaError,
 )
 from pymc_streaming.sources.arrays import block_dtype, floating_dtype, named_arrays, narrowed
-from pymc_streaming.sources.base import ArraySpec, Block, Fragment, IterableDataset
+from pymc_streaming.sources.base import ArraySpec, Block, Fragment, IterableDataset, Rows
 from pymc_streaming.sources.columns import Transform, decoded, described
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
 
@@ -92,8 +92,6 @@ def array_source(arrays: np.ndarray | Mapping[str, np.ndarray]) -> ArraySource:
 
 class ArraySource(IterableDataset):
     """Arrays in memory; made by :func:`array_source`."""
-
-    blocks_are_fresh = False  # views of the user's arrays: whoever gets a block may change it
 
     def __init__(self, arrays: np.ndarray | Mapping[str, np.ndarray]) -> None:
         floating = floating_dtype()
@@ -215,16 +213,19 @@ class TableSource(IterableDataset):
             self._plan = self._plan.probed(next(self._batches(first)), first.origin)
         self.layout = self._plan.layout
         self.categories = self._plan.categories
-        # Whether a transform writes into what it has returned is its own business.
-        self.blocks_are_fresh = transform is None
 
     def __repr__(self) -> str:
         return f"<TableSource: {self.n_rows:,} rows; {described(self.layout)}>"
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of a fragment, a block for every chunk of the table."""
+        for rows in self.rows(fragment):
+            yield rows.block(self.layout)
+
+    def rows(self, fragment: Fragment) -> Iterator[Rows]:
+        """The same, as columns."""
         for batch in self._batches(fragment):
-            yield self._plan.block(batch, fragment.origin)
+            yield self._plan.rows(batch, fragment.origin)
 
     def _batches(self, fragment: Fragment) -> Iterator[pa.RecordBatch]:
         assert isinstance(fragment, RowRange)

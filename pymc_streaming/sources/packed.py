@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, MissingValueError, SchemaError
 from pymc_streaming.sources.arrays import floating_dtype, narrowed
-from pymc_streaming.sources.base import SINGLE, ArraySpec, Block
+from pymc_streaming.sources.base import SINGLE, ArraySpec, Block, InMemory, Rows
 from pymc_streaming.sources.columns import shortened
 from pymc_streaming.sources.plan import missing_column
 
@@ -91,16 +92,26 @@ class PackedPlan:
             if names.count(name) > 1:
                 raise SchemaError(f"{self.where}: column {name!r} is selected more than once.")
 
-    @property
+    @cached_property
     def stored(self) -> tuple[str, ...]:
         """Names of the columns in the order in which they are stored."""
         return _packed_names(self.schema)
 
-    @property
+    @cached_property
     def layout(self) -> dict[str, ArraySpec]:
         """One array of ``floatX``."""
         names = self.stored if self.columns is None else tuple(self.columns)
         return {SINGLE: ArraySpec((len(names),), floating_dtype(), names)}
+
+    @property
+    def is_verbatim(self) -> bool:
+        """Whether rows are stored as the layout wants them."""
+        spec, kind = self.layout[SINGLE], self.schema.field(SINGLE).type.value_type
+        return spec.columns == self.stored and kind == pa.from_numpy_dtype(spec.dtype)
+
+    def rows(self, batch: pa.RecordBatch, where: str) -> Rows:
+        """The rows of a batch."""
+        return InMemory(self.block(batch, where))
 
     def block(self, batch: pa.RecordBatch, where: str) -> Block:
         """The rows of a batch; a view of its memory if nothing has to be converted."""

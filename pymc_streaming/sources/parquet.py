@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pymc_streaming.errors import RowCountError, SchemaError
-from pymc_streaming.sources.base import Block, Fragment, IterableDataset
+from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.filters import RowFilter
@@ -260,8 +260,6 @@ class ParquetSource(IterableDataset):
             self._plan = self._plan.probed(next(self._batches(group, plan.names)), group.origin)
         self.layout = self._plan.layout
         self.categories = self._plan.categories
-        # Whether a transform writes into what it has returned is its own business.
-        self.blocks_are_fresh = transform is None
 
     def __repr__(self) -> str:
         return (
@@ -281,8 +279,13 @@ class ParquetSource(IterableDataset):
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one row group in blocks of at most 65,536 rows."""
+        for rows in self.rows(fragment):
+            yield rows.block(self.layout)
+
+    def rows(self, fragment: Fragment) -> Iterator[Rows]:
+        """The same, as decoded columns."""
         for batch in self._batches(fragment, self._plan.names):
-            yield self._plan.block(batch, fragment.origin)
+            yield self._plan.rows(batch, fragment.origin)
 
     def _batches(self, group: Fragment, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Arrow batches of the rows of a row group that pass the filter."""

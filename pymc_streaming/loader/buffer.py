@@ -46,7 +46,7 @@ class Window:
     front : int
         Rows of `arrays` that are left free in front of them.
     size : int
-        How many there will be.
+        How many there will be, at most.
     generator : numpy.random.Generator
         Where their order comes from.
     """
@@ -89,6 +89,14 @@ class Window:
                 place(_records(array), places, self._out[name])
             self._filled += len(places)
         return stop - start
+
+    def cut(self) -> None:
+        """No more will come: close the gaps between those that are there."""
+        # Any so many of the places are as likely as any others, and in any order.
+        taken = np.sort(self._places[: self._filled])
+        for rows in self._out.values():
+            rows[: len(taken)] = rows[taken]
+        self._places = self._places[: len(taken)]
 
 
 def _records(array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from queue import LifoQueue
 
@@ -101,13 +102,15 @@ class Packed:
         self.memory.give_back(self.arrays)
 
 
-def pack_rows(stretches: Iterable[tuple[Position, Rows, int]], memory: Memory) -> Generator[Packed]:
+def pack_rows(
+    stretches: Generator[tuple[Position, Rows, int]], memory: Memory
+) -> Generator[Packed]:
     """Rows, written to where the batches are.
 
     Parameters
     ----------
-    stretches : iterable of (position, Rows, int)
-        Rows, from the number that is given on, which is at the position.
+    stretches : generator of (position, Rows, int)
+        Rows, from the number that is given on, which is at the position. Closed at the end.
     memory : Memory
         For whole batches.
 
@@ -117,24 +120,26 @@ def pack_rows(stretches: Iterable[tuple[Position, Rows, int]], memory: Memory) -
         Full memory; and what is left at the end, or before an error of `stretches`.
     """
     arrays: Block = {}
-    filled, origins = 0, []
+    filled = 0
+    origins: list[tuple[int, Position]] = []
 
     def packed() -> Packed:
         return Packed(rows_of(arrays, 0, filled), origins, arrays, memory)
 
     try:
-        for (epoch, row), rows, first in stretches:
-            start = first
-            while start < len(rows):
-                arrays = arrays or memory.get()
-                taken = min(memory.n_rows - filled, len(rows) - start)
-                rows.write(start, rows_of(arrays, filled, filled + taken))
-                origins.append((filled, (epoch, row + start - first)))
-                start, filled = start + taken, filled + taken
-                if filled == memory.n_rows:
-                    yield packed()
-                    arrays, filled, origins = {}, 0, []
-            del rows  # not held while waiting for the next
+        with closing(stretches):
+            for (epoch, row), rows, first in stretches:
+                start = first
+                while start < len(rows):
+                    arrays = arrays or memory.get()
+                    taken = min(memory.n_rows - filled, len(rows) - start)
+                    rows.write(start, rows_of(arrays, filled, filled + taken))
+                    origins.append((filled, (epoch, row + start - first)))
+                    start, filled = start + taken, filled + taken
+                    if filled == memory.n_rows:
+                        yield packed()
+                        arrays, filled, origins = {}, 0, []
+                del rows  # not held while waiting for the next
     except Exception:
         if filled:
             yield packed()
@@ -144,7 +149,7 @@ def pack_rows(stretches: Iterable[tuple[Position, Rows, int]], memory: Memory) -
 
 
 def pack_windows(
-    windows: Iterable[tuple[Position, Window]], skip: int, memory: Memory, batch_size: int
+    windows: Generator[tuple[Position, Window]], skip: int, memory: Memory, batch_size: int
 ) -> Generator[Packed]:
     """The rows of windows where they are.
 
@@ -152,8 +157,9 @@ def pack_windows(
 
     Parameters
     ----------
-    windows : iterable of (position, Window)
+    windows : generator of (position, Window)
         Full ones, each with the position of its first row and room for rows in front of it.
+        Closed at the end.
     skip : int
         Rows of the first one to leave out.
     memory : Memory
@@ -169,22 +175,23 @@ def pack_windows(
     rest, n_rest = memory.empty(batch_size), 0
     origins: list[tuple[int, Position]] = []
     try:
-        for (epoch, row), window in windows:
-            origins.append((n_rest, (epoch, row + skip)))
-            first, stop = window.front + skip, window.front + len(window)
-            skip = 0
-            if n_rest + stop - first < batch_size:
-                copy(rows_of(window.arrays, first, stop), rows_of(rest, n_rest, batch_size))
-                n_rest += stop - first
-                memory.give_back(window.arrays)
-                continue
-            begin = first - n_rest
-            copy(rows_of(rest, 0, n_rest), rows_of(window.arrays, begin, first))
-            n_rest = (stop - begin) % batch_size
-            end = stop - n_rest
-            copy(rows_of(window.arrays, end, stop), rest)
-            yield Packed(rows_of(window.arrays, begin, end), origins, window.arrays, memory)
-            origins = [(0, (epoch, row + end - window.front))] if n_rest else []
+        with closing(windows):
+            for (epoch, row), window in windows:
+                origins.append((n_rest, (epoch, row + skip)))
+                first, stop = window.front + skip, window.front + len(window)
+                skip = 0
+                if n_rest + stop - first < batch_size:
+                    copy(rows_of(window.arrays, first, stop), rows_of(rest, n_rest, batch_size))
+                    n_rest += stop - first
+                    memory.give_back(window.arrays)
+                    continue
+                begin = first - n_rest
+                copy(rows_of(rest, 0, n_rest), rows_of(window.arrays, begin, first))
+                n_rest = (stop - begin) % batch_size
+                end = stop - n_rest
+                copy(rows_of(window.arrays, end, stop), rest)
+                yield Packed(rows_of(window.arrays, begin, end), origins, window.arrays, memory)
+                origins = [(0, (epoch, row + end - window.front))] if n_rest else []
     except Exception:
         if n_rest:
             yield Packed(rows_of(rest, 0, n_rest), origins, rest, memory)

@@ -63,10 +63,7 @@ class BatchStream:
     def _next(self) -> Packed:
         """What has a batch that was not taken."""
         # Less than a batch is left only before an error, which comes next.
-        while (
-            self._current is None
-            or len(self._current) - self._latest.stop < self._batch_size
-        ):
+        while self._current is None or len(self._current) - self._latest.stop < self._batch_size:
             if self._current is not None:
                 self._start = self.position
                 self._current.give_back()

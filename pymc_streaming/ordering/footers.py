@@ -17,7 +17,8 @@ from scipy import stats
 from pymc_streaming.ordering.features import bounded, readable
 from pymc_streaming.ordering.statistics import quadratic_tail
 from pymc_streaming.sources.columns import canonical_type, units_per_second
-from pymc_streaming.sources.files import DataFile, OpenFiles
+from pymc_streaming.sources.files import DataFile
+from pymc_streaming.sources.open_files import OpenFiles
 
 __all__ = ["ColumnRanges", "Footers", "read_footers"]
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from pymc_streaming.ordering.features import takeable
 from pymc_streaming.ordering.footers import ColumnRanges, Footers
-from pymc_streaming.sources.files import DataFile, OpenFiles
+from pymc_streaming.sources.files import DataFile
+from pymc_streaming.sources.open_files import OpenFiles
 
 __all__ = ["clustering_p_value", "count_rare_values"]
 

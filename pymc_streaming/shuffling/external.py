@@ -32,7 +32,7 @@ from pymc_streaming.shuffling.inputs import (
 from pymc_streaming.shuffling.keys import KeyCells, row_keys
 from pymc_streaming.shuffling.packing import Packing
 from pymc_streaming.shuffling.progress import ShuffleProgress
-from pymc_streaming.shuffling.schemas import has_empty_lists
+from pymc_streaming.shuffling.schemas import columns_with_nulls, has_empty_lists
 from pymc_streaming.shuffling.scratch import Partition, as_one_batch, sorted_ranges
 from pymc_streaming.shuffling.shards import new_writer, read_schema, write_shard
 from pymc_streaming.shuffling.workspace import Workspace, check_room, open_workspace, shard_name
@@ -367,6 +367,7 @@ class _Shuffle:
         """The first pass: rows and bytes of every cell."""
         tasks = list(enumerate(self._tasks()))
         sizes, n_bytes = np.zeros((len(self._partition.cells), 2), np.int64), 0
+        nullable: set[str] = set()
         adding = threading.Lock()
 
         def divide(task: tuple[int, list[list[Piece]]]) -> None:
@@ -380,6 +381,7 @@ class _Shuffle:
             with adding:  # not later: the sizes of all tasks would pile up
                 sizes[:] += np.array(found["sizes"])
                 n_bytes += found["bytes"]
+                nullable.update(found["nullable"])
             progress.divided(sum(piece.n_rows for unit in units for piece in unit))
 
         for _ in self._in_threads(divide, tasks, threads):
@@ -393,6 +395,9 @@ class _Shuffle:
         if self._convert is None and not has_fixed_width(self._schema):
             # What was sampled may have been short: rows that are sorted often begin so.
             self._row_bytes = n_bytes / max(1, self._table.n_rows)
+        # Without a note for every value of whether it is there, a column is decoded faster.
+        fields = [field.with_nullable(field.name in nullable) for field in self._schema]
+        self._schema = pa.schema(fields, self._schema.metadata)
         return sizes
 
     def _has_lost(self, files: dict[str, int]) -> bool:
@@ -426,6 +431,7 @@ class _Shuffle:
         sizes = np.zeros((len(self._partition.cells), 2), np.int64)
         held: list[pa.RecordBatch] = []
         start, runs, held_bytes, n_bytes, where = units[0][0].start, 0, 0, 0, ""
+        nullable: set[str] = set()
 
         def flush() -> None:
             nonlocal start, runs, sizes, held_bytes
@@ -446,6 +452,7 @@ class _Shuffle:
                 for batch, where in rows:
                     self._check_stop()
                     held.append(self._convert(batch, where) if self._convert else batch)
+                    nullable |= columns_with_nulls(batch)
                     n_bytes += memory_of(held[-1])  # by batches, which the table alone cuts
                     held_bytes += memory_of(held[-1])
                     if held_bytes >= self._means.run_bytes:
@@ -456,7 +463,12 @@ class _Shuffle:
             str(path.relative_to(self._workspace.runs)): path.stat().st_size
             for path in self._partition.files(f"{name}-")
         }
-        return {"sizes": sizes.tolist(), "bytes": n_bytes, "files": files}
+        return {
+            "sizes": sizes.tolist(),
+            "bytes": n_bytes,
+            "nullable": sorted(nullable),
+            "files": files,
+        }
 
     @property
     def rows_per_fragment(self) -> int:

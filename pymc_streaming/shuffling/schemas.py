@@ -14,7 +14,7 @@ from pymc_streaming.sources.columns import canonical_type
 from pymc_streaming.sources.packed import refuse_other_packing
 from pymc_streaming.sources.plan import missing_column
 
-__all__ = ["common_schema", "has_empty_lists", "names_of_columns"]
+__all__ = ["columns_with_nulls", "common_schema", "has_empty_lists", "names_of_columns"]
 
 
 def common_schema(
@@ -66,6 +66,17 @@ def common_schema(
     # A file without nulls may say so, another may have some.
     stored = [f.with_nullable(True).with_type(_stored_as(f.type, several)) for f in fields.values()]
     return pa.schema(stored, _metadata(first) if columns is None else None)
+
+
+def columns_with_nulls(batch: pa.RecordBatch) -> set[str]:
+    """Names of the columns that hold a null, or may within their values."""
+    return {
+        field.name
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+        if column.null_count
+        or pa.types.is_nested(field.type)
+        or pa.types.is_run_end_encoded(field.type)
+    }
 
 
 def has_empty_lists(kind: pa.DataType) -> bool:

@@ -59,6 +59,8 @@ def refuse_large(values: np.ndarray, floating: np.dtype, where: str) -> None:
 
 def narrowed(values: np.ndarray, dtype: np.dtype, where: str, *, copy: bool = False) -> np.ndarray:
     """`values` as `dtype`; `PrecisionError` rather than an overflow."""
+    if values.dtype == dtype and not copy:
+        return values
     if values.dtype == np.uint64 and dtype.kind == "i" and len(values):
         largest = int(values.max())
         if largest > np.iinfo(dtype).max:

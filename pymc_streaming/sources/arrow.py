@@ -116,6 +116,8 @@ class ArrowSource(IterableDataset):
         What the shuffle says that made the folder.
     """
 
+    fragments: list[IpcBatch]
+
     def __init__(
         self,
         path: Paths,
@@ -206,9 +208,10 @@ class ArrowSource(IterableDataset):
 
     def _find_verbatim(self) -> dict[IpcBatch, Stretch]:
         """Where the rows are that a file on this machine holds as the layout wants them."""
-        plan, found = self._plan, {}
+        plan = self._plan
+        found: dict[IpcBatch, Stretch] = {}
         if not (isinstance(plan, PackedPlan) and plan.is_verbatim):
-            return {}
+            return found
         for path, fragments in itertools.groupby(self.fragments, attrgetter("path")):
             if not self._files[path].is_local:
                 continue

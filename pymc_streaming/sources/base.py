@@ -88,15 +88,28 @@ class Rows(abc.ABC):
 
     They are laid down, as the layout of the source says, in memory that whoever wants them has
     ready; so rows go from a file to where the batches are in one move.
+
+    Attributes
+    ----------
+    stay : bool
+        Whether they can still be written when the next have been asked for.
     """
+
+    stay = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
         """How many."""
 
     @abc.abstractmethod
-    def write(self, start: int, out: Block) -> None:
-        """Write the rows from number `start` on into the arrays `out`, as many as those hold."""
+    def write(self, start: int, out: Block) -> bool:
+        """Write the rows from number `start` on into the arrays `out`, as many as those hold.
+
+        Returns
+        -------
+        bool
+            False if it is known that there is no NaN among them.
+        """
 
     def block(self, layout: Mapping[str, ArraySpec]) -> Block:
         """All of them, in arrays of their own."""
@@ -114,10 +127,11 @@ class InMemory(Rows):
     def __len__(self) -> int:
         return len(next(iter(self._block.values())))
 
-    def write(self, start: int, out: Block) -> None:
+    def write(self, start: int, out: Block) -> bool:
         """Copy."""
         for name, array in out.items():
             array[:] = self._block[name][start : start + len(array)]
+        return True
 
 
 class IterableDataset(abc.ABC):
@@ -171,7 +185,9 @@ class IterableDataset(abc.ABC):
         """The same for the loader: a source may have a quicker way to where the batches are."""
         seen = 0
         for block in self.read(fragment):
-            rows = InMemory(conforming(block, self.layout, f"{fragment.origin}, rows from {seen:,}"))
+            rows = InMemory(
+                conforming(block, self.layout, f"{fragment.origin}, rows from {seen:,}")
+            )
             seen += len(rows)
             yield rows
 
@@ -237,15 +253,18 @@ class _WithoutNaN(Rows):
         self, rows: Rows, layout: Mapping[str, ArraySpec], origin: str, first: int
     ) -> None:
         self._rows, self._layout, self._origin, self._first = rows, layout, origin, first
+        self.stay = rows.stay
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def write(self, start: int, out: Block) -> None:
+    def write(self, start: int, out: Block) -> bool:
         """Write, and refuse NaN."""
-        self._rows.write(start, out)
-        for name, spec in self._layout.items():
-            refuse_nan(out[name], spec, name, f"{self._origin}, rows from {self._first + start:,}")
+        if self._rows.write(start, out):
+            where = f"{self._origin}, rows from {self._first + start:,}"
+            for name, spec in self._layout.items():
+                refuse_nan(out[name], spec, name, where)
+        return False
 
 
 def conforming(block: Block, layout: Mapping[str, ArraySpec], where: str) -> Block:

@@ -18,7 +18,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.sources.arrays import named_arrays, narrowed, refuse_large
 from pymc_streaming.sources.base import ArraySpec, Block, InMemory, Rows
-from pymc_streaming.sources.kernels import side_by_side
+from pymc_streaming.sources.kernels import SideBySide
 
 __all__ = [
     "AUTO",
@@ -217,6 +217,11 @@ class ColumnPlan:
         """Every column by its name."""
         return {column.name: column for column in self.columns}
 
+    @cached_property
+    def _plain(self) -> set[str]:
+        """Names of the columns of floats, which need no more than to be taken."""
+        return {column.name for column in self.columns if pa.types.is_floating(column.type)}
+
     def completed(
         self, *, levels: Mapping[str, Iterable[Any]] | None = None, nullable: Collection[str] = ()
     ) -> ColumnPlan:
@@ -252,23 +257,28 @@ class ColumnPlan:
         return InMemory(block)
 
     def _numbers(self, column: Column, batch: pa.RecordBatch, where: str) -> np.ndarray:
-        array = _without_null_levels(batch.column(column.name))
+        array = batch.column(column.name)
+        if column.name in self._plain and not array.null_count:
+            return _numpy(array)
+        array = _without_null_levels(array)
         column.refuse_nulls(array.null_count, where)
         return column.values(array, where)
 
     def _array(
         self, name: str, values: Mapping[str, np.ndarray], where: str
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> np.ndarray | SideBySide:
         """The column that is an array, or those that make one side by side, in its type."""
         columns, dtype = self.arrays[name], self.layout[name].dtype
 
         def narrow(column: str) -> np.ndarray:
             place = f"{where}: column {column!r}"
-            if dtype.kind == "f" and not pa.types.is_floating(self.by_name[column].type):
+            if dtype.kind == "f" and column not in self._plain:
                 refuse_large(values[column], dtype, place)
             return narrowed(values[column], dtype, place)
 
-        return narrow(columns) if isinstance(columns, str) else [narrow(c) for c in columns]
+        if isinstance(columns, str):
+            return narrow(columns)
+        return SideBySide([narrow(column) for column in columns])
 
     def _transformed(self, batch: pa.RecordBatch, where: str) -> Block:
         assert self.transform is not None
@@ -299,21 +309,25 @@ class ColumnPlan:
 class _Columns(Rows):
     """Rows as columns: each an array of its own, or several that belong side by side."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray | list[np.ndarray]]) -> None:
+    stay = True
+
+    def __init__(self, arrays: Mapping[str, np.ndarray | SideBySide]) -> None:
         self._arrays = arrays
 
     def __len__(self) -> int:
-        first = next(iter(self._arrays.values()))
-        return len(first[0] if isinstance(first, list) else first)
+        return len(next(iter(self._arrays.values())))
 
-    def write(self, start: int, out: Block) -> None:
+    def write(self, start: int, out: Block) -> bool:
         """Lay them side by side."""
+        may_hold_nan = False
         for name, array in out.items():
-            columns, stop = self._arrays[name], start + len(array)
-            if isinstance(columns, list):
-                side_by_side(columns, start, array)
+            columns = self._arrays[name]
+            if isinstance(columns, SideBySide):
+                may_hold_nan |= columns.write(start, array)
             else:
-                array[:] = columns[start:stop]
+                array[:] = columns[start : start + len(array)]
+                may_hold_nan = True
+        return may_hold_nan
 
 
 def _numpy(array: pa.Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Finding data files, local or remote, and opening Parquet ones again and again."""
+"""Finding data files, local or remote, and saying what goes wrong with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
@@ -31,7 +30,6 @@ from pymc_streaming.errors import (
 __all__ = [
     "TABLES",
     "DataFile",
-    "OpenFiles",
     "Paths",
     "find_files",
     "find_tables",
@@ -43,19 +41,12 @@ __all__ = [
 #: One path, or several.
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-# Read column chunks in pieces of this size rather than whole: the memory for a row group
-# is then one piece per column, however large the row group.
-_STREAM_BYTES = 256 * 1024
-
 # Kinds of tables by the ends of their names, in any case of letters.
 TABLES = {
     "parquet": ("*.parquet",),
     "arrow": ("*.arrow", "*.feather", "*.ipc"),
     "csv": ("*.csv", "*.csv.gz"),
 }
-
-# A footer can take megabytes: keep few files open.
-_MAX_IDLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,70 +323,3 @@ def _corrupt(where: str, error: Exception) -> str:
         f"{where}: this file is damaged, or not of the format it should be: "
         f"{str(error).rstrip('. \n')}. Write or download it again, or leave it out of `path`."
     )
-
-
-class OpenFiles:
-    """A few Parquet files kept open, so that a footer is not parsed for every row group.
-
-    A borrower has the file for itself until it gives it back.
-
-    Parameters
-    ----------
-    text_as_dictionary : list of str, default []
-        String columns to decode as dictionaries.
-    coalesce : bool, default False
-        Fetch a remote row group in few large requests, and hold it, rather than in
-        small pieces.
-    """
-
-    def __init__(self, text_as_dictionary: Sequence[str] = (), *, coalesce: bool = False) -> None:
-        self._text_as_dictionary = list(text_as_dictionary)
-        self._coalesce = coalesce
-        self._idle: list[tuple[str, pq.ParquetFile]] = []
-
-    def _open(self, file: DataFile) -> pq.ParquetFile:
-        coalesce = self._coalesce and not file.is_local
-        return pq.ParquetFile(
-            file.inner_path,
-            filesystem=file.filesystem,
-            read_dictionary=self._text_as_dictionary,
-            pre_buffer=coalesce,
-            buffer_size=0 if coalesce else _STREAM_BYTES,
-            page_checksum_verification=True,
-            # In nanoseconds, years that stand for "never" (1, 9999) turn into others unnoticed.
-            coerce_int96_timestamp_unit="us",
-        )
-
-    @contextmanager
-    def borrow(self, file: DataFile, place: str = "") -> Iterator[pq.ParquetFile]:
-        """An open file; what goes wrong with it is raised with the place in it."""
-        with reading(f"{file.path}, {place}" if place else file.path):
-            opened = self._take(file.path) or self._open(file)
-            healthy = True
-            try:
-                yield opened
-            except Exception:
-                healthy = False
-                raise
-            finally:
-                if healthy:
-                    self._give_back(file.path, opened)
-                else:
-                    opened.close(force=True)
-
-    # No lock: a reader that is collected as garbage gives its file back in the middle of
-    # anything, and each of these list operations is atomic.
-
-    def _take(self, path: str) -> pq.ParquetFile | None:
-        for item in tuple(self._idle):
-            if item[0] == path:
-                with suppress(ValueError):  # another thread was quicker
-                    self._idle.remove(item)
-                    return item[1]
-        return None
-
-    def _give_back(self, path: str, opened: pq.ParquetFile) -> None:
-        self._idle.append((path, opened))
-        if len(self._idle) > _MAX_IDLE:
-            with suppress(IndexError):
-                self._idle.pop(0)[1].close(force=True)

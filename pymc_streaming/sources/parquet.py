@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from pymc_streaming.errors import RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.files import DataFile, OpenFiles, Paths, find_files, refuse_other_kinds
+from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.filters import RowFilter
 from pymc_streaming.sources.manifest import find_manifest
+from pymc_streaming.sources.open_files import OpenFiles
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -214,7 +215,8 @@ class ParquetSource(IterableDataset):
         self._filter = None if filters is None else RowFilter(filters, schema, first.path)
         checked = plan.names + (self._filter.columns if self._filter else [])
         expected = {name: canonical_type(schema.field(name).type) for name in checked}
-        self._expected, self._first = expected, first
+        self._expected, self._first, self._checked = expected, first, schema
+        self._verified: set[Fragment] = set()
 
         def read_footers(file: DataFile) -> list[_Footer]:
             with OpenFiles().borrow(file) as opened:
@@ -284,19 +286,27 @@ class ParquetSource(IterableDataset):
 
     def rows(self, fragment: Fragment) -> Iterator[Rows]:
         """The same, as decoded columns."""
-        for batch in self._batches(fragment, self._plan.names):
+        # To compare checksums takes as long as to decode: done the first time.
+        first = fragment not in self._verified
+        for batch in self._batches(fragment, self._plan.names, checksums=first):
             yield self._plan.rows(batch, fragment.origin)
+        self._verified.add(fragment)
 
-    def _batches(self, group: Fragment, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, group: Fragment, columns: list[str], *, checksums: bool = True
+    ) -> Iterator[pa.RecordBatch]:
         """Arrow batches of the rows of a row group that pass the filter."""
         assert isinstance(group, RowGroup)
         needed = columns
         if self._filter is not None:
             needed = list(dict.fromkeys(columns + self._filter.columns))
         file = self._files[group.path]
-        with self._open_files.borrow(file, f"row group {group.row_group}") as opened:
-            # The file may be another one by now.
-            _check_schema(opened.schema_arrow, file, self._expected, self._first, False)
+        place = f"row group {group.row_group}"
+        with self._open_files.borrow(file, place, checksums=checksums) as opened:
+            schema = opened.schema_arrow
+            if not schema.equals(self._checked):  # the file may be another one by now
+                _check_schema(schema, file, self._expected, self._first, False)
+                self._checked = schema
             if group.row_group >= opened.num_row_groups:
                 raise SchemaError(
                     f"{group.origin}: the file now has {opened.num_row_groups:,} row groups. It "

@@ -63,7 +63,7 @@ class _InFile(Rows):
     def __len__(self) -> int:
         return self._n_rows
 
-    def write(self, start: int, out: Block) -> None:
+    def write(self, start: int, out: Block) -> bool:
         """Read."""
         (array,) = out.values()
         offset = self._stretch.offset + (self._first + start) * self._stretch.row_nbytes
@@ -74,3 +74,4 @@ class _InFile(Rows):
                 if not count:
                     raise EOFError("it ends before the rows that it had")
                 rest, offset = rest[count:], offset + count
+        return True

@@ -31,22 +31,9 @@ def test_items_come_in_order_from_another_thread():
             threads.add(threading.current_thread())
             yield i
 
-    assert list(read_ahead(items(), 35, size)) == list(range(100))
+    assert list(read_ahead(items())) == list(range(100))
     assert len(threads) == 1
     assert threading.current_thread() not in threads
-
-
-@pytest.mark.parametrize(("max_bytes", "waiting"), [(1, 1), (35, 3)])
-def test_what_waits_is_bounded(max_bytes, waiting):
-    made = []
-    items = (made.append(i) or i for i in itertools.count())
-    reader = read_ahead(items, max_bytes, size)
-    for taken in range(1, 5):
-        next(reader)
-        time.sleep(0.02)
-        # taken, waiting, and at most one in the hands of the thread
-        assert taken + waiting <= len(made) <= taken + waiting + 1
-    reader.close()
 
 
 def test_the_error_is_the_one_that_was_raised_after_the_good_items():
@@ -57,7 +44,7 @@ def test_the_error_is_the_one_that_was_raised_after_the_good_items():
         yield 2
         raise error
 
-    reader = read_ahead(items(), 1000, size)
+    reader = read_ahead(items())
     assert [next(reader), next(reader)] == [1, 2]
     with pytest.raises(ValueError, match="broken") as caught:
         next(reader)
@@ -76,7 +63,7 @@ def test_letting_go_closes_the_source_and_ends_the_thread(how):
             closed.set()
 
     held = items()  # closed by the reader, not for want of references
-    reader = read_ahead(held, 100, size)
+    reader = read_ahead(held)
     next(reader)
     if how == "close":
         reader.close()
@@ -142,7 +129,7 @@ def test_a_read_that_hangs_does_not_keep_the_interpreter_from_exiting():
         def items():
             yield 1
             time.sleep(60)
-        reader = read_ahead(items(), 100, lambda item: 1)
+        reader = read_ahead(items())
         next(reader)
     """
     start = time.monotonic()

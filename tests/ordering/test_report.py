@@ -247,7 +247,6 @@ def test_a_product_that_cannot_be_tested_is_no_finding():
 
 class Promised(IterableDataset):
     is_shuffled = True
-    blocks_are_fresh = True
 
     def __init__(self):
         self.layout = {"x": ArraySpec((), np.dtype("float64"), ("x",))}

@@ -173,8 +173,6 @@ def test_a_loader_is_judged_by_its_source_batch_and_buffer(table, tmp_path):
 
 
 class Uncounted(IterableDataset):
-    blocks_are_fresh = True
-
     def __init__(self):
         self.layout = {"x": ArraySpec((), np.dtype("float64"), ("x",))}
         self.fragments = [Fragment(None, "all")]

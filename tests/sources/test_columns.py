@@ -28,7 +28,11 @@ UTC = dt.UTC
 
 
 def read(source: IterableDataset) -> dict[str, np.ndarray]:
-    blocks = [block for fragment in source.fragments for block in read_checked(source, fragment)]
+    blocks = [
+        rows.block(source.layout)
+        for fragment in source.fragments
+        for rows in read_checked(source, fragment)
+    ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in source.layout}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pymc_streaming import DataLoader, arrow_source, parquet_source
 from pymc_streaming.errors import ArgumentError, CorruptFileError, MissingFileError, SourceError
-from pymc_streaming.sources.files import OpenFiles, find_files, reading
+from pymc_streaming.sources.files import find_files, reading
 
 
 def labels(path: object, pattern: str = "*.parquet") -> list[str]:
@@ -135,30 +135,6 @@ def test_errors_are_translated(raised: Exception, expected: type[SourceError]) -
         raise raised
     assert type(error.value) is expected
     assert error.value.__cause__ is raised
-
-
-def test_files_stay_open_and_few(tmp_path: Path) -> None:
-    for i in range(12):
-        pq.write_table(pa.table({"x": [i]}), tmp_path / f"{i:02}.parquet")
-    files = find_files(tmp_path, "*.parquet")
-    pool = OpenFiles()
-    with pool.borrow(files[0]) as first, pool.borrow(files[0]) as second:
-        assert second is not first  # never shared while in use
-    with pool.borrow(files[0]) as again:
-        assert again in (first, second)
-    for file in files:
-        with pool.borrow(file):
-            pass
-    assert len(pool._idle) == 8
-
-
-def test_file_that_failed_is_not_kept(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
-    (file,) = find_files(tmp_path, "*.parquet")
-    pool = OpenFiles()
-    with pytest.raises(CorruptFileError, match="row group 3"), pool.borrow(file, "row group 3"):
-        raise pa.ArrowInvalid("bad")
-    assert pool._idle == []
 
 
 @pytest.mark.parametrize(

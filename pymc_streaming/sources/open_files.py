@@ -1,0 +1,101 @@
+"""Opening Parquet files again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import pyarrow.parquet as pq
+
+from pymc_streaming.sources.files import DataFile, reading
+
+__all__ = ["OpenFiles"]
+
+# Read column chunks in pieces of this size rather than whole: the memory for a row group
+# is then one piece per column, however large the row group.
+_STREAM_BYTES = 256 * 1024
+
+# A footer can take megabytes: keep few files open.
+_MAX_IDLE = 8
+
+_Key = tuple[str, bool]
+
+
+class OpenFiles:
+    """A few Parquet files kept open, so that a footer is not parsed for every row group.
+
+    A borrower has the file for itself until it gives it back.
+
+    Parameters
+    ----------
+    text_as_dictionary : list of str, default []
+        String columns to decode as dictionaries.
+    coalesce : bool, default False
+        Fetch a remote row group in few large requests, and hold it, rather than in
+        small pieces.
+    """
+
+    def __init__(self, text_as_dictionary: Sequence[str] = (), *, coalesce: bool = False) -> None:
+        self._text_as_dictionary = list(text_as_dictionary)
+        self._coalesce = coalesce
+        self._idle: list[tuple[_Key, pq.ParquetFile]] = []
+
+    def _open(self, file: DataFile, checksums: bool) -> pq.ParquetFile:
+        coalesce = self._coalesce and not file.is_local
+        return pq.ParquetFile(
+            file.inner_path,
+            filesystem=file.filesystem,
+            read_dictionary=self._text_as_dictionary,
+            pre_buffer=coalesce,
+            buffer_size=0 if coalesce else _STREAM_BYTES,
+            page_checksum_verification=checksums,
+            # In nanoseconds, years that stand for "never" (1, 9999) turn into others unnoticed.
+            coerce_int96_timestamp_unit="us",
+        )
+
+    @contextmanager
+    def borrow(
+        self, file: DataFile, place: str = "", *, checksums: bool = True
+    ) -> Iterator[pq.ParquetFile]:
+        """An open file; what goes wrong with it is raised with the place in it.
+
+        Parameters
+        ----------
+        file : DataFile
+            Which one.
+        place : str, default ""
+            What is to be read, for messages.
+        checksums : bool, default True
+            Whether the checksums of its pages, if it has any, are compared.
+        """
+        key = (file.path, checksums)
+        with reading(f"{file.path}, {place}" if place else file.path):
+            opened = self._take(key) or self._open(file, checksums)
+            healthy = True
+            try:
+                yield opened
+            except Exception:
+                healthy = False
+                raise
+            finally:
+                if healthy:
+                    self._give_back(key, opened)
+                else:
+                    opened.close(force=True)
+
+    # No lock: a reader that is collected as garbage gives its file back in the middle of
+    # anything, and each of these list operations is atomic.
+
+    def _take(self, key: _Key) -> pq.ParquetFile | None:
+        for item in tuple(self._idle):
+            if item[0] == key:
+                with suppress(ValueError):  # another thread was quicker
+                    self._idle.remove(item)
+                    return item[1]
+        return None
+
+    def _give_back(self, key: _Key, opened: pq.ParquetFile) -> None:
+        self._idle.append((key, opened))
+        if len(self._idle) > _MAX_IDLE:
+            with suppress(IndexError):
+                self._idle.pop(0)[1].close(force=True)

@@ -1,15 +1,16 @@
 """Shuffling a table on disk: this package against DuckDB, Polars and a plain copy.
 
-The table is noise, 14 columns of float32, in one Parquet file of row groups of 131,072 rows. Each
-contender runs in a process of its own, in turn, round by round; a first round does not count, since
-the first to use memory or the disk pays for what the rest find ready.
+The table is noise, 14 columns of float32, in one Parquet file of row groups of 131,072 rows. It,
+and what is written as Parquet, is compressed with LZ4. Each contender runs in a process of its own,
+in turn, round by round; a first round does not count, since the first to use memory or the disk
+pays for what the rest find ready.
 
 copy             pyarrow, a row group after the other, in the old order: what reading and writing
                  take by themselves
 duckdb           ORDER BY random(), with a memory limit of 1 GB, spilling to disk beyond it
 polars           all rows in memory, sampled without replacement
 polars-streaming its streaming engine: sorted by a hash of the row number
-parquet, arrow   preshuffle, to Parquet (LZ4; all of the above write zstd) or uncompressed Arrow
+parquet, arrow   preshuffle, to Parquet or uncompressed Arrow
 arrow-float32    preshuffle with dtype="float32": Arrow files with the rows side by side
 """
 
@@ -68,7 +69,7 @@ def write_table(path: Path, n_rows: int, seed: int) -> None:
     """Noise, 14 columns of float32, in one Parquet file."""
     rng = np.random.default_rng(seed)
     schema = pa.schema([(name, pa.float32()) for name in COLUMNS])
-    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
+    with pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer:
         for start in range(0, n_rows, ROW_GROUP_ROWS):
             count = min(ROW_GROUP_ROWS, n_rows - start)
             columns = [rng.standard_normal(count, np.float32) for _ in COLUMNS]
@@ -80,7 +81,7 @@ def copy(source: Path, output: Path) -> None:
     output.mkdir()
     table = pq.ParquetFile(source)
     with pq.ParquetWriter(
-        output / "copy.parquet", table.schema_arrow, compression="zstd", use_dictionary=False
+        output / "copy.parquet", table.schema_arrow, compression="lz4", use_dictionary=False
     ) as writer:
         for number in range(table.num_row_groups):
             writer.write_table(table.read_row_group(number))
@@ -96,7 +97,7 @@ def duckdb_shuffle(source: Path, output: Path) -> None:
     connection.execute(f"SET temp_directory = '{output}'")
     connection.execute(
         f"COPY (SELECT * FROM '{source}' ORDER BY random()) TO '{output / 'shuffled.parquet'}' "
-        "(FORMAT parquet, COMPRESSION zstd)"
+        "(FORMAT parquet, COMPRESSION lz4_raw)"
     )
 
 
@@ -106,7 +107,7 @@ def polars_shuffle(source: Path, output: Path, seed: int) -> None:
 
     output.mkdir()
     table = pl.read_parquet(source).sample(fraction=1.0, shuffle=True, seed=seed)
-    table.write_parquet(output / "shuffled.parquet", compression="zstd")
+    table.write_parquet(output / "shuffled.parquet", compression="lz4")
 
 
 def polars_streaming_shuffle(source: Path, output: Path, seed: int) -> None:
@@ -116,7 +117,7 @@ def polars_streaming_shuffle(source: Path, output: Path, seed: int) -> None:
     output.mkdir()
     key = pl.col("row").hash(seed=seed)
     table = pl.scan_parquet(source).with_row_index("row").sort(key).drop("row")
-    table.sink_parquet(output / "shuffled.parquet", compression="zstd", engine="streaming")
+    table.sink_parquet(output / "shuffled.parquet", compression="lz4", engine="streaming")
 
 
 def measured(

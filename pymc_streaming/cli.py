@@ -99,7 +99,7 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--buffer-size",
         type=_whole,
         metavar="ROWS",
-        help="rows of the shuffle buffer that predictions are for (default: those in 32 MiB)",
+        help="rows of the shuffle buffer that predictions are for (default: those in 16 MiB)",
     )
     inspect.add_argument(
         "--columns",

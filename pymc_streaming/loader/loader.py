@@ -21,8 +21,8 @@ from pymc_streaming.sources import Block, Fragment, InMemory, Rows, as_source, r
 
 __all__ = ["DataLoader"]
 
-# Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
-_BUFFER_BYTES = 16 * 2**20
+#: Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
+DEFAULT_BYTES = 16 * 2**20
 _AHEAD_BYTES = 8 * 2**20
 
 # Batches that are handed on together: as many as make the cost of handing them on, some tenths of
@@ -437,6 +437,6 @@ class DataLoader:
 
     def _resolve_buffer_size(self, buffer_size: int | None) -> int:
         if buffer_size is None:
-            rows = _BUFFER_BYTES // max(1, self.source.row_nbytes)
+            rows = DEFAULT_BYTES // max(1, self.source.row_nbytes)
             buffer_size = max(rows, 4 * self.batch_size)
         return min(whole_number("buffer_size", buffer_size), self.total_size)

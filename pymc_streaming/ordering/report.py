@@ -42,7 +42,7 @@ _NOTHING_TO_JUDGE = "No column holds single numbers, texts, dates or times to ju
 #: Smaller probabilities are not told apart: no distribution here is known so far out.
 SMALLEST_P = 1e-12
 #: Memory of a loader's buffer, unless asked for otherwise.
-DEFAULT_BYTES = 32 * 2**20
+DEFAULT_BYTES = 16 * 2**20
 
 
 def order_report(
@@ -71,7 +71,7 @@ def order_report(
     buffer_size : int, optional
         Rows of the shuffle buffer that predictions are for, at most the table. Default: that of
         the `DataLoader` that was given; else the default of `DataLoader`, as many rows as fit in
-        32 MiB, at least four batches.
+        16 MiB, at least four batches.
     columns : sequence of str, optional
         Columns of files or of a data frame to look at. Default: all.
     seed : int, default 0

@@ -267,18 +267,19 @@ class ColumnPlan:
     def _array(
         self, name: str, values: Mapping[str, np.ndarray], where: str
     ) -> np.ndarray | SideBySide:
-        """The column that is an array, or those that make one side by side, in its type."""
-        columns, dtype = self.arrays[name], self.layout[name].dtype
-
-        def narrow(column: str) -> np.ndarray:
-            place = f"{where}: column {column!r}"
+        """The column that is an array, or those that make one side by side."""
+        names, dtype = self.arrays[name], self.layout[name].dtype
+        for column in (names,) if isinstance(names, str) else names:
             if dtype.kind == "f" and column not in self._plain:
-                refuse_large(values[column], dtype, place)
-            return narrowed(values[column], dtype, place)
-
-        if isinstance(columns, str):
-            return narrow(columns)
-        return SideBySide([narrow(column) for column in columns])
+                refuse_large(values[column], dtype, f"{where}: column {column!r}")
+        if isinstance(names, str):
+            return narrowed(values[names], dtype, f"{where}: column {names!r}")
+        columns = [values[column] for column in names]
+        if not SideBySide.converts(columns, dtype):
+            columns = [
+                narrowed(values[column], dtype, f"{where}: column {column!r}") for column in names
+            ]
+        return SideBySide(columns)
 
     def _transformed(self, batch: pa.RecordBatch, where: str) -> Block:
         assert self.transform is not None

@@ -28,6 +28,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.shuffling import external, scratch
 from pymc_streaming.shuffling.keys import row_keys
+from pymc_streaming.shuffling.shards import read_schema
 from tests.tables import contents, expected_order, rows_of, small_pieces, write
 
 QUIET = {"seed": 0, "progressbar": False}
@@ -110,6 +111,27 @@ def test_the_rows_are_sorted_by_key(source, plain):
         found = rows_of(plain / form)
         assert found.to_pylist() == expected.to_pylist()
         assert found.schema.equals(expected.schema)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_column_without_nulls_is_noted(form, tmp_path):
+    """In all shards alike, wherever in the table the nulls of others are."""
+    table = pa.table(
+        {
+            "whole": np.arange(4000.0),
+            "one": pa.array([*range(3999), None]),
+            "level": pa.array(["a", "b"] * 2000).dictionary_encode(),
+            "list": pa.array([[1], [None]] * 2000),
+        }
+    )
+    write(tmp_path / "a.parquet", table, [1000] * 3)
+    out = tmp_path / "out"
+    with small_pieces():
+        preshuffle(tmp_path / "a.parquet", out, format=form, shards=3, **QUIET)
+    for shard in sorted(out.glob("part-*")):
+        nullable = [field.nullable for field in read_schema(shard)]
+        assert nullable == [False, True, False, True]
+    assert rows_of(out).to_pylist() == table.take(expected_order(4000, 0)).to_pylist()
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(0, 200_000), (2, 20_000), (6, 6000)])

@@ -31,16 +31,21 @@ def random_bits(seed: np.uint64, number: int) -> np.uint64:
 
 @numba.njit(nogil=True, cache=True)
 def permute(seed: np.uint64, out: np.ndarray) -> None:
-    """A permutation of 0 to n - 1 into `out`, whole numbers of shape (n,), all equally likely.
+    """A permutation of 0 to n - 1 into `out`, whole numbers of shape (n,), n < 2**32, all equally likely.
 
     References
     ----------
     Durstenfeld, R. (1964). Algorithm 235: Random permutation. *Communications of the ACM* 7(7),
     420; in the form that needs no identity to begin with.
+    Lemire, D. (2019). Fast random integer generation in an interval. *ACM Transactions on Modeling
+    and Computer Simulation* 29(1), 3; without the rejection, which one in 2**32 numbers would meet.
     """
+    low = np.uint64(2**32 - 1)
     for i in range(len(out)):
-        uniform = (random_bits(seed, i) >> np.uint64(11)) * 2.0**-53
-        j = np.int64(uniform * (i + 1))
+        bits, count = random_bits(seed, i), np.uint64(i + 1)
+        # The upper 64 bits of bits * count: a number from 0 to i.
+        upper = (bits >> np.uint64(32)) * count + (((bits & low) * count) >> np.uint64(32))
+        j = np.int64(upper >> np.uint64(32))
         out[i] = out[j]
         out[j] = i
 

@@ -30,6 +30,9 @@ _AHEAD_BYTES = 8 * 2**20
 _BYTES = 8 * 2**20
 _BATCHES = 64
 
+# Rows on their way to a window: few enough to be in a processor's cache still when they are moved.
+_BYTES_ON_THE_WAY = 2 * 2**20
+
 
 class DataLoader:
     """Batches of a table of any size.
@@ -325,7 +328,8 @@ class DataLoader:
         else:
             # A window is filled while the other is emptied.
             memory = Memory(self.layout, self.batch_size + self.buffer_size, count=2)
-            on_the_way = self._memory().get()
+            most = max(1, _BYTES_ON_THE_WAY // max(1, self.source.row_nbytes))
+            on_the_way = memory.empty(min(most, self.buffer_size))
             one_epoch = partial(self._one_epoch_in_windows, memory, on_the_way)
             windows = self._epochs(one_epoch, epoch, row, endless)
             packed = pack_windows(windows, row % self.buffer_size, memory, self.batch_size)

@@ -31,7 +31,9 @@ def random_bits(seed: np.uint64, number: int) -> np.uint64:
 
 @numba.njit(nogil=True, cache=True)
 def permute(seed: np.uint64, out: np.ndarray) -> None:
-    """A permutation of 0 to n - 1 into `out`, whole numbers of shape (n,), n < 2**32, all equally likely.
+    """A permutation of 0 to n - 1 into `out`, whole numbers of shape (n,), all equally likely.
+
+    For n up to 2**32.
 
     References
     ----------

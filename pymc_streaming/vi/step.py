@@ -42,6 +42,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, PymcUpdate
+from pymc_streaming.vi.products import with_light_products
 from pymc_streaming.vi.support import support_violation, violation
 
 __all__ = ["Step", "flat"]
@@ -79,6 +80,8 @@ class Step:
     ) -> None:
         self._binding, self._guide, self._optimizer = binding, guide, optimizer
         self._mode = get_mode(compile_kwargs.get("mode"))
+        if isinstance(self._mode.linker, NumbaLinker):
+            self._mode = with_light_products(self._mode)
         _allow_64_bits(self._mode)
         self._compile_kwargs = {
             **compile_kwargs,

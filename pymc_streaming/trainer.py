@@ -47,8 +47,9 @@ logger = logging.getLogger("pymc_streaming")
 LONGEST_CHUNK = 64
 # Memory of the noise that is drawn at once.
 STRETCH_BYTES = 2**18
-# A fit leaves about this many entries in the history, however long it is.
-RECORDS = 100
+# A fit leaves about this many entries in the history, however long it is; but the loss takes several
+# times as long as a step, so there are many steps from one entry to the next.
+RECORDS, STEPS_BETWEEN = 100, 50
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25
 # Noise of the last iterate, in posterior standard deviations, that an average does not undo.
@@ -321,7 +322,7 @@ class Trainer:
     def _loop(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
         step, batch_size = self._step, self.dataloader.batch_size
         assert step is not None
-        record_every = max(1, n // RECORDS)
+        record_every = max(STEPS_BETWEEN, n // RECORDS)
         clock, before = time.perf_counter, self._seconds
         started = clock()
         progress.begin()

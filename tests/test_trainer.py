@@ -266,7 +266,7 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
     good = trainer.approximation.mean.eval()[0]
     assert np.isfinite(good)
     assert trainer._steps == 14
-    np.testing.assert_array_equal(trainer.history.step, np.arange(1, 15))
+    np.testing.assert_array_equal(trainer.history.step, [1])
     same = small_trainer(DataLoader(Recording(y), 50))
     rates = AnnealedAdam().rates(0, 100, 100)
     same._rates = lambda start, stop, n: rates[start:stop]

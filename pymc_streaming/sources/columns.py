@@ -245,7 +245,11 @@ class ColumnPlan:
     def rows(self, batch: pa.RecordBatch, where: str) -> Rows:
         """The rows of one Arrow batch; `where` says in words where it is from."""
         if self.transform is None:
-            values = {column.name: self._numbers(column, batch, where) for column in self.columns}
+            arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+            values = {
+                column.name: self._numbers(column, arrays[column.name], where)
+                for column in self.columns
+            }
             return _Columns({name: self._array(name, values, where) for name in self.arrays})
         block = self._transformed(batch, where)
         found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
@@ -256,8 +260,7 @@ class ColumnPlan:
             )
         return InMemory(block)
 
-    def _numbers(self, column: Column, batch: pa.RecordBatch, where: str) -> np.ndarray:
-        array = batch.column(column.name)
+    def _numbers(self, column: Column, array: pa.Array, where: str) -> np.ndarray:
         if column.name in self._plain and not array.null_count:
             return _numpy(array)
         array = _without_null_levels(array)

@@ -101,10 +101,13 @@ def combine(a: np.ndarray, by: float, b: np.ndarray, with_: float, out: np.ndarr
 
 @numba.njit(nogil=True, cache=True)
 def is_finite(values: np.ndarray) -> bool:
-    """Whether no element is NaN or infinite, nor their sum."""
+    """Whether no element is NaN or infinite, nor the sum of their squares.
+
+    Adam would remember an infinite square for ever, and never move again.
+    """
     total = 0.0
     for value in values:
-        total += value
+        total += value * value
     return bool(np.isfinite(total))
 
 

@@ -47,8 +47,8 @@ logger = logging.getLogger("pymc_streaming")
 LONGEST_CHUNK = 64
 # Memory of the noise that is drawn at once.
 STRETCH_BYTES = 2**18
-# A fit leaves about this many entries in the history, however long it is; but the loss takes several
-# times as long as a step, so there are many steps from one entry to the next.
+# A fit leaves about this many entries in the history, however long it is. But a loss takes several
+# times as long as a step, so there are many steps from one to the next.
 RECORDS, STEPS_BETWEEN = 100, 50
 # Of the way that a parameter could go while it is averaged, the part that is no longer noise.
 MOVING = 0.25

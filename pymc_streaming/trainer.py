@@ -185,7 +185,6 @@ class Trainer:
         self._in_order = False  # as far as was warned about
         self._position = (0, 0)
         self._variables: list[Any] = []
-        self._steps = 0
         self._settled = 0  # steps of the fits that ran to their end
         self._seconds = 0.0
         self._recorder = Recorder()
@@ -320,47 +319,67 @@ class Trainer:
         return step
 
     def _loop(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
-        step, batch_size = self._step, self.dataloader.batch_size
-        assert step is not None
         record_every = max(STEPS_BETWEEN, n // RECORDS)
-        clock, before = time.perf_counter, self._seconds
-        started = clock()
         progress.begin()
         done, longest = 0, 1
-        for noise, rates, weights in self._stretches(n):
-            end = done + len(noise)
+        for stretch in self._stretches(n):
+            end = done + len(stretch[0])
             while done < end:
-                began, base = clock(), self._steps
+                began = time.perf_counter()
+                recorded = done % record_every == 0 or done == n - 1
                 # Up to the next step whose loss is recorded, and the last is one.
                 to_record = min(record_every - done % record_every, max(1, n - 1 - done))
-                batches = stream.take(min(longest, to_record, end - done))
-                size = count_rows(batches) // batch_size
-                first = len(noise) - (end - done)
-                part = slice(first, first + size)
-                try:
-                    finite = True
-                    if done % record_every == 0 or done == n - 1:
-                        loss = step.loss(nth_batch(batches, 0, batch_size), noise[first])
-                        if finite := math.isfinite(loss):
-                            seconds = before + clock() - started
-                            self._recorder.add(base + 1, loss, (base + 1) * batch_size, seconds)
-                            progress.seen(loss)
-                    if finite:
-                        step(batches, noise[part], rates[part], weights[part])
-                finally:
-                    good = step.completed - base
-                    self._steps += good
-                    self._seconds = before + clock() - started
-                    self._position = stream.position_after(good)
-                if good < size:
-                    self._recorder.forget_after(self._steps)
-                    failed = nth_batch(batches, good, batch_size)
-                    raise self._explain(failed, noise[first + good])
-                done += size
+                most = min(longest, to_record, end - done)
+                noise, rates, weights = (values[done - end :] for values in stretch)
+                done += self._advance(
+                    stream, most, noise, rates, weights, progress if recorded else None
+                )
                 progress.update(done)
                 # Short enough to show progress and to notice Ctrl-C soon.
-                slow = clock() - began >= progress.INTERVAL
+                slow = time.perf_counter() - began >= progress.INTERVAL
                 longest = 1 if slow else min(LONGEST_CHUNK, 2 * longest)
+
+    def _advance(
+        self,
+        stream: BatchStream,
+        most: int,
+        noise: np.ndarray,
+        rates: np.ndarray,
+        weights: np.ndarray,
+        progress: FitProgress | None,
+    ) -> int:
+        """Take some steps, with `progress` on record; says how many."""
+        assert self._step is not None
+        size, began, before = self.dataloader.batch_size, time.perf_counter(), self._steps
+        batches = stream.take(most)
+        count = count_rows(batches) // size
+        try:
+            if progress is None or self._record(nth_batch(batches, 0, size), noise[0], progress):
+                self._step(batches, noise[:count], rates[:count], weights[:count])
+        finally:
+            good = self._steps - before
+            self._seconds += time.perf_counter() - began
+            self._position = stream.position_after(good)
+        if good < count:
+            self._recorder.forget_after(self._steps)
+            raise self._explain(nth_batch(batches, good, size), noise[good])
+        return count
+
+    @property
+    def _steps(self) -> int:
+        """Steps taken, over all calls of `fit`."""
+        return 0 if self._step is None else self._step.completed
+
+    def _record(
+        self, batch: Mapping[str, np.ndarray], noise: np.ndarray, progress: FitProgress
+    ) -> bool:
+        """Put the loss of the next step on record; whether it is finite."""
+        assert self._step is not None
+        loss, step = self._step.loss(batch, noise), self._steps + 1
+        if math.isfinite(loss):
+            self._recorder.add(step, loss, step * self.dataloader.batch_size, self._seconds)
+            progress.seen(loss)
+        return math.isfinite(loss)
 
     def _stretches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Noise, learning rates and averaging weights for the steps of a fit, many at a time."""

@@ -13,7 +13,7 @@ own changes but not those of others.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numba
@@ -151,7 +151,7 @@ def _rows(blocks: Any, start: Any, stop: Any) -> Any:  # noqa: ARG001
 
 def advance(
     model: Any,
-    updates: tuple[Update, Update] | None,
+    updates: Sequence[Update] | None,
     batch_size: int,
     scales_every: int,
     completed: np.ndarray,
@@ -172,7 +172,7 @@ def advance(
     ----------
     model : callable, or the address of a compiled one
         The gradient of the negative log-density.
-    updates : tuple of callable or None
+    updates : sequence of callable or None
         The optimiser of the location, and that of the scales; None for `adam`.
     batch_size : int
         Rows of a batch.

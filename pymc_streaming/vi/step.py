@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,32 +125,33 @@ class Step:
             Any batch; the functions are called on it once.
         """
         inputs = [self._draw, *self._binding.inputs]
-        gradient = pytensor.grad(self._loss, self._draw)
-        gradient_function = pytensor.function(inputs, [gradient], **self._compile_kwargs)
+        gradient = pytensor.function(
+            inputs, [pytensor.grad(self._loss, self._draw)], **self._compile_kwargs
+        )
         self._loss_function = pytensor.function(inputs, self._loss, **self._compile_kwargs)
-        arrays = self._binding.arrays(batch)
-        self._loss_function(self._guide.location, *arrays)
         # Variables of the model that are shared but not refilled, in the order of the function.
-        self._constants = gradient_function.input_storage[len(inputs) :]
-        arguments = (self._guide.location, *arrays)
-        advance: Any = kernels.advance
-        updates: tuple[kernels.Update, ...] | None = None
-        model: Any = _called(gradient_function, len(arguments))
+        self._constants = gradient.input_storage[len(inputs) :]
+        arguments = (self._guide.location, *self._binding.arrays(batch))
+        self._loss_function(*arguments)  # Numba compiles what is called
+        self._advance = functools.partial(
+            self._loop_around(gradient, arguments), self._binding.n_rows, self._guide.scales_every
+        )
+
+    def _loop_around(self, gradient: Any, arguments: tuple[np.ndarray, ...]) -> Callable[..., None]:
+        """`kernels.advance` with its first two arguments: compiled if all that it calls is."""
         if not isinstance(self._optimizer, AnnealedAdam):
-            updates = tuple(
+            updates = [
                 PymcUpdate(self._optimizer, len(values), self._compile_kwargs)
                 for values in self._parameters
-            )
-        elif isinstance(self._mode.linker, NumbaLinker):
-            self._gradient_function = gradient_function
-            advance, model = kernels.compiled(
-                gradient_function.vm.jit_fn, arguments + self._constant_arrays(), len(arrays)
-            )
-        if advance is kernels.advance:
-            model(arguments)
-        self._advance = functools.partial(
-            advance, model, updates, self._binding.n_rows, self._guide.scales_every
+            ]
+            return functools.partial(kernels.advance, _called(gradient, arguments), updates)
+        if not isinstance(self._mode.linker, NumbaLinker):
+            return functools.partial(kernels.advance, _called(gradient, arguments), None)
+        self._gradient = gradient  # kept: its machine code goes with it
+        advance, address = kernels.compiled(
+            gradient.vm.jit_fn, arguments + self._constant_arrays(), len(arguments) - 1
         )
+        return functools.partial(advance, address, None)
 
     def __call__(
         self,
@@ -201,12 +202,13 @@ class Step:
         return tuple(container.storage[0] for container in self._constants)
 
 
-def _called(function: Any, n_arguments: int) -> kernels.Evaluate:
-    """A compiled function in the form in which `kernels.advance` calls one."""
+def _called(function: Any, arguments: tuple[np.ndarray, ...]) -> kernels.Evaluate:
+    """A compiled function in the form in which `kernels.advance` calls one, called once."""
 
-    def evaluate(arguments: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
-        return (np.asarray(function(*arguments[:n_arguments])[0]),)
+    def evaluate(given: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
+        return (np.asarray(function(*given[: len(arguments)])[0]),)
 
+    evaluate(arguments)
     return evaluate
 
 

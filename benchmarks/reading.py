@@ -152,7 +152,7 @@ def _another_process(
 ) -> Iterator[Callable[[int], dict[str, np.ndarray]]]:
     """The same from arrays that a child fills and this process gives back."""
     loader = _loader(folder, precision, source, batch_size)
-    memory = loader._memory()
+    memory = loader._passes.memory()
     spec = loader.layout["batch"]
     nbytes = memory.n_rows * spec.row_nbytes
     context = multiprocessing.get_context("spawn")
@@ -203,10 +203,11 @@ def _fill(
 ) -> None:
     """The package's own loader, on shared memory instead of its own."""
     from pymc_streaming.loader.packing import Memory
+    from pymc_streaming.loader.passes import Passes
 
-    loader = _loader(folder, precision, source, batch_size, num_workers=0)
-    spec = loader.layout["batch"]
-    n_rows = loader._memory().n_rows
+    passes = _loader(folder, precision, source, batch_size, num_workers=0)._passes
+    spec = passes.source.layout["batch"]
+    n_rows = passes.memory().n_rows
     blocks = [SharedMemory(name, track=False) for name in names]
     arrays = [np.ndarray((n_rows, *spec.row_shape), spec.dtype, block.buf) for block in blocks]
     unused = list(range(len(arrays)))
@@ -216,9 +217,13 @@ def _fill(
             self.current = unused.pop() if unused else free.get()
             return {"batch": arrays[self.current]}
 
-    memory = Shared(loader.layout, n_rows, len(arrays))
-    loader._memory = lambda: memory
-    with closing(loader._packed(0, 0, endless=True)) as stream:
+    memory = Shared(passes.source.layout, n_rows, len(arrays))
+
+    class Sharing(Passes):
+        def memory(self) -> Memory:
+            return memory
+
+    with closing(Sharing(**vars(passes)).packed((0, 0), endless=True)) as stream:
         for packed in stream:
             filled.put((memory.current, len(packed)))
 

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
-from pymc_streaming.loader.buffer import Window
 from pymc_streaming.loader.order import Order, Position
-from pymc_streaming.loader.packing import Memory, Packed, pack_rows, pack_windows
-from pymc_streaming.loader.prefetch import read_ahead, read_parallel
+from pymc_streaming.loader.passes import Passes
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
-from pymc_streaming.sources import Block, Fragment, InMemory, Rows, as_source, read_checked
+from pymc_streaming.sources import Block, as_source
 
 __all__ = ["DataLoader"]
 
 #: Memory of a shuffle buffer, and of what is read ahead, unless asked for otherwise.
 DEFAULT_BYTES = 16 * 2**20
 _AHEAD_BYTES = 8 * 2**20
-
-# Batches that are handed on together: as many as make the cost of handing them on, some tenths of
-# a millisecond of Python in two threads, small beside the steps they are for.
-_BYTES = 8 * 2**20
-_BATCHES = 64
-
-# Rows on their way to a window: few enough to be in a processor's cache still when they are moved.
-_BYTES_ON_THE_WAY = 2 * 2**20
 
 
 class DataLoader:
@@ -190,7 +179,7 @@ class DataLoader:
             if self._latest is token:  # an older iteration does not move the state
                 self._position = position
 
-        with closing(self._packed(epoch, row, endless=False)) as stream:
+        with closing(self._passes.packed((epoch, row), endless=False)) as stream:
             for packed in stream:
                 for start in range(0, len(packed), self.batch_size):
                     stop = min(start + self.batch_size, len(packed))
@@ -222,7 +211,8 @@ class DataLoader:
                 f"A batch of {self.batch_size:,} rows is more than the {self.total_size:,} rows "
                 "there are; choose a smaller batch_size."
             )
-        return BatchStream(self._packed(*position, endless=True), self.batch_size, position)
+        packed = self._passes.packed(position, endless=True)
+        return BatchStream(packed, self.batch_size, position)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
         """Zeros of the shape of a batch, for ``pm.Data``.
@@ -320,106 +310,16 @@ class DataLoader:
             "fragments": zlib.crc32(repr(self._order.counts).encode()),
         }
 
-    def _packed(self, epoch: int, row: int, *, endless: bool) -> Generator[Packed]:
-        """Batches from a position on: to the end of the epoch, or without end."""
-        if self.buffer_size is None:
-            memory = self._memory()
-            packed = pack_rows(self._epochs(self._one_epoch, epoch, row, endless), memory)
-        else:
-            # A window is filled while the other is emptied.
-            memory = Memory(self.layout, self.batch_size + self.buffer_size, count=2)
-            most = max(1, _BYTES_ON_THE_WAY // max(1, self.source.row_nbytes))
-            on_the_way = memory.empty(min(most, self.buffer_size))
-            one_epoch = partial(self._one_epoch_in_windows, memory, on_the_way)
-            windows = self._epochs(one_epoch, epoch, row, endless)
-            packed = pack_windows(windows, row % self.buffer_size, memory, self.batch_size)
-        if self.num_workers:
-            packed = read_ahead(packed)
-        try:
-            for item in packed:  # noqa: UP028 - it would be closed before the memory
-                yield item
-        finally:
-            memory.close()  # first: the thread may wait for it
-            packed.close()
-
-    def _memory(self) -> Memory:
-        """For whole batches: those in use, those on their way, and as many as are read ahead."""
-        nbytes = self.batch_size * max(1, self.source.row_nbytes)
-        most = min(_BATCHES, _BYTES // nbytes, self.total_size // self.batch_size)
-        batches = max(1, most)
-        ahead = self.prefetch // (batches * nbytes)
-        return Memory(self.layout, batches * self.batch_size, count=2 + ahead)
-
-    def _epochs[Item](
-        self,
-        one_epoch: Callable[[int, int], Generator[Item]],
-        epoch: int,
-        row: int,
-        endless: bool,
-    ) -> Generator[Item]:
-        yield from one_epoch(epoch, row)
-        while endless:
-            epoch += 1
-            yield from one_epoch(epoch, 0)
-
-    def _one_epoch(self, epoch: int, row: int) -> Generator[tuple[Position, Rows, int]]:
-        """The rows of an epoch from `row` on, fragment after fragment."""
-        wanted, skip, base = self._order.seek(epoch, row)
-        seen = base - skip
-        with closing(self._read([self.source.fragments[index] for index in wanted])) as read:
-            for rows in read:
-                count = len(rows)
-                seen += count
-                if skip < count:
-                    yield (epoch, base), rows, skip
-                    base += count - skip
-                skip = max(0, skip - count)
-        if seen != self.total_size:
-            raise RowCountError(
-                f"total_size is {self.total_size:,}, but a whole pass over {self.source!r} gave "
-                f"{seen:,} rows; every likelihood would be scaled by the wrong number. Give the "
-                "number of rows that one pass has."
-            )
-
-    def _one_epoch_in_windows(
-        self, memory: Memory, on_the_way: Block, epoch: int, row: int
-    ) -> Generator[tuple[Position, Window]]:
-        """The same in windows, beginning with the one that has `row` in it."""
-        assert self.buffer_size is not None
-        base, window = row - row % self.buffer_size, None
-        with closing(self._one_epoch(epoch, row)) as stretches:
-            for _, rows, start in stretches:
-                while start < len(rows):
-                    if window is None:
-                        order = self._order.window_generator(epoch, base // self.buffer_size)
-                        arrays = memory.get()
-                        window = Window(
-                            arrays, on_the_way, self.batch_size, self.buffer_size, order
-                        )
-                    start += window.fill(rows, start)
-                    if not window.room:
-                        yield (epoch, base), window
-                        base, window = base + len(window), None
-        if window is not None:
-            window.cut()
-            yield (epoch, base), window
-
-    def _read(self, fragments: list[Fragment]) -> Generator[Rows]:
-        if self.num_workers < 2:
-            return (rows for fragment in fragments for rows in read_checked(self.source, fragment))
-        row_nbytes = self.source.row_nbytes
-        return read_parallel(
-            self._laid_down,
-            fragments,
+    @property
+    def _passes(self) -> Passes:
+        return Passes(
+            self.source,
+            self._order,
+            self.total_size,
+            min(self.batch_size, self.total_size),
             self.num_workers,
             self.prefetch,
-            lambda rows: len(rows) * row_nbytes,
         )
-
-    def _laid_down(self, fragment: Fragment) -> Generator[Rows]:
-        """The rows of a fragment, in memory of their own where they would not stay."""
-        for rows in read_checked(self.source, fragment):
-            yield rows if rows.stay else InMemory(rows.block(self.layout))
 
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows

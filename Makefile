@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
 # Sizes that take half an hour together; `make bench-speed ARGS=...` runs one.
-BENCH := speed first_step memory shuffle criteo accuracy
+BENCH := speed reading first_step memory shuffle criteo accuracy
 BENCH_speed := --models logistic --batch-sizes 4096
 BENCH_first_step := --rounds 1
 BENCH_memory := --rows 1000000 5000000 20000000
@@ -36,7 +36,7 @@ lint: $(VENV)/.lint ## Check style, types and the order of imports
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html, warnings being errors
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 
-bench: $(BENCH:%=bench-%) ## Run the benchmarks that need no data of their own: half an hour in all (ARGS="--rounds 3")
+bench: $(BENCH:%=bench-%) ## Run the benchmarks that need no data of their own: half an hour in all
 	@$(BIN)/python -m benchmarks docs
 
 bench-%: $(VENV)/.bench

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.models import MODELS
-from benchmarks.processes import float_environment, from_fresh, quiet
+from benchmarks.processes import float_environment, from_fresh, own_caches, quiet
 from benchmarks.recording import Recording, Results
 from benchmarks.report import GREEN, GREY, ORANGE, Figure, Table, dots, new_figure, spread, text
 from benchmarks.speed import PRECISIONS, prepare
@@ -53,9 +53,7 @@ def measure(
 ) -> None:
     """A cold and a warm fit."""
     caches = folder / "caches"
-    environment = float_environment(precision)
-    environment["PYTENSOR_FLAGS"] += f",base_compiledir={caches / 'pytensor'}"
-    environment["NUMBA_CACHE_DIR"] = str(caches / "numba")
+    environment = own_caches(float_environment(precision), caches)
     for cache in ("cold", "warm"):
         seconds = from_fresh(
             first_step, name, folder / precision, batch_size, which, environment=environment

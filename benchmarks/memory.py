@@ -8,10 +8,12 @@ parquet, arrow   this package, `--passes` times through the table
 minibatch        pm.fit on pm.Minibatch, the table in float64 in memory, read from the Parquet file
                  into one array; 100 steps. Left out where it would take more than is available
 
-The peak is ru_maxrss of a fresh process that does nothing else; pages of mapped files count in it.
+The peak is ru_maxrss of a fresh process that does nothing else; it counts pages of mapped files,
+though no file of rows is mapped.
 If it has children, the most that they had at one time by 50 looks a second is added, and what they
 share with it counts twice. What was compiled is in the caches of the compilers; "compiling" is the
-peak of the process before, which filled them.
+peak of the process before, which filled them. They are empty in the beginning, so that of the first
+table is the peak of a machine that never compiled before.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ import psutil
 
 from benchmarks import BenchmarkError
 from benchmarks.models import MODELS
-from benchmarks.processes import Children, float_environment, from_fresh, peak_mib, quiet
+from benchmarks.processes import (
+    Children,
+    float_environment,
+    from_fresh,
+    own_caches,
+    peak_mib,
+    quiet,
+)
 from benchmarks.recording import Recording, Results, Row
 from benchmarks.report import BLUE, GREEN, GREY, VERMILION, Figure, Table, new_figure, spread, text
 
@@ -46,8 +55,7 @@ MINIBATCH_STEPS = 100
 #: Of the memory that is available, what may be used in trust of a line through a few points.
 SAFE = 0.85
 READING = """\
-Streaming should be flat: what it holds depends on the batch and the buffers. Mapped pages of Arrow
-files count as long as they are mapped, though the system may take them back at any time. The table
+Streaming should be flat: what it holds depends on the batch and the buffers. The table
 in memory grows with its rows; where the line through its points meets the memory of the machine, it
 ends. That point is extrapolated, and everything else is measured."""
 
@@ -66,6 +74,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, recording: Recording) -> None:
+    with tempfile.TemporaryDirectory() as caches:
+        run_with(options, recording, Path(caches))
+
+
+def run_with(options: argparse.Namespace, recording: Recording, caches: Path) -> None:
+    """With empty folders for what the compilers keep."""
     for n_rows in sorted(options.rows):
         for way in options.ways:
             if way == "minibatch" and not fits(recording.results(), n_rows):
@@ -76,7 +90,7 @@ def run(options: argparse.Namespace, recording: Recording) -> None:
                 check_room(folder, n_rows, options.precision)
                 from_fresh(write, folder, way, n_rows, options.precision, options.seed)
                 precision = "float64" if way == "minibatch" else options.precision
-                environment = float_environment(precision)
+                environment = own_caches(float_environment(precision), caches)
                 compiling = from_fresh(
                     fit, folder, way, options.batch_size, 10, environment=environment
                 )

@@ -21,6 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--output", type=Path, default=PAGES, help="folder of the pages")
     options = parser.parse_args(arguments)
+    if options.results != RESULTS and not options.results.is_dir():
+        parser.error(f"{options.results} is no folder")
     options.output.mkdir(parents=True, exist_ok=True)
     made = pages(options.results)
     for name, text in made.items():

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -115,6 +116,12 @@ def float_environment(precision: str) -> dict[str, str]:
         "PYTENSOR_FLAGS": ",".join([*flags, f"floatX={precision}"]),
         "JAX_ENABLE_X64": str(int(precision == "float64")),
     }
+
+
+def own_caches(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """The same settings, and folders of their own for what PyTensor and Numba compile."""
+    flags = f"{environment['PYTENSOR_FLAGS']},base_compiledir={folder / 'pytensor'}"
+    return {**environment, "PYTENSOR_FLAGS": flags, "NUMBA_CACHE_DIR": str(folder / "numba")}
 
 
 def _once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Iterator[Any]:

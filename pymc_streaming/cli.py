@@ -163,7 +163,7 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "source",
         metavar="SOURCE",
         nargs="+",
-        help="Parquet, Feather or CSV: a file, a folder, a glob, a URL",
+        help="Parquet, Arrow, Feather or CSV: a file, a folder, a glob, a URL",
     )
     # No Path, which would make a folder "s3:" of a URL that is to be refused.
     shuffle.add_argument("output", metavar="OUTPUT", help="folder to write")

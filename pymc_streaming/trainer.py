@@ -258,9 +258,10 @@ class Trainer:
                 self._loop(n, stream, progress)
             except KeyboardInterrupt:
                 logger.warning(
-                    "Interrupted after %d steps. What is returned is as noisy as the learning rate "
-                    "was high; call fit again, for some thousand steps, to settle it.",
-                    self._steps,
+                    "Interrupted after %s steps of all fits. What is returned is as noisy as "
+                    "the learning rate was high; call fit again, for some thousand steps, to settle "
+                    "it.",
+                    f"{self._steps:,}",
                 )
             else:
                 self._warn_if_moving(n)

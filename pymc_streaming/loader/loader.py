@@ -15,6 +15,7 @@ from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
 from pymc_streaming.sources import Block, as_source
+from pymc_streaming.sources.base import check_source
 
 __all__ = ["DataLoader"]
 
@@ -124,6 +125,7 @@ class DataLoader:
         if buffer_size is not None and not shuffle:
             raise ArgumentError("buffer_size is for shuffle=True only.")
         self.source = as_source(source)
+        check_source(self.source)
         self.layout = self.source.layout
         check_sample_shape(sample_shape, self.layout)
         self.total_size = self._resolve_total_size(total_size)

@@ -39,6 +39,7 @@ from pymc_streaming.shuffling.workspace import Workspace, check_room, open_works
 from pymc_streaming.sources.columns import counted
 from pymc_streaming.sources.files import Paths, would_find
 from pymc_streaming.sources.manifest import Manifest, Shard
+from pymc_streaming.sources.packed import is_packed
 
 __all__ = ["preshuffle"]
 
@@ -303,6 +304,12 @@ class _Shuffle:
         self._convert: Packing | None = None
         self._dtype = None if dtype is None else str(dtype)
         self._schema, row_bytes = table.stored, table.row_bytes
+        if is_packed(table.stored) and (format != "arrow" or dtype is not None):
+            raise ArgumentError(
+                f"{table.files[0].path}: a shuffle with dtype stored these rows side by side. "
+                "Shuffle the table that they were made of, or these with format='arrow' (--format "
+                "arrow) and without dtype (--dtype)."
+            )
         if dtype is not None:
             where = table.files[0].path
             self._convert = Packing(table.stored, dtype, format == "arrow", where)

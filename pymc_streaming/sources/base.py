@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,9 @@ class ArraySpec:
     row_shape: tuple[int, ...]
     dtype: np.dtype
     columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))  # from "float64", say
 
     @property
     def row_nbytes(self) -> int:
@@ -184,7 +188,13 @@ class IterableDataset(abc.ABC):
     def rows(self, fragment: Fragment) -> Iterator[Rows]:
         """The same for the loader: a source may have a quicker way to where the batches are."""
         seen = 0
-        for block in self.read(fragment):
+        blocks: Any = self.read(fragment)
+        if not isinstance(blocks, Iterable) or isinstance(blocks, Mapping):
+            raise SchemaError(
+                f"{fragment.origin}: read should yield blocks, but it returned "
+                f"{type(blocks).__name__}."
+            )
+        for block in blocks:
             rows = InMemory(
                 conforming(block, self.layout, f"{fragment.origin}, rows from {seen:,}")
             )
@@ -267,6 +277,29 @@ class _WithoutNaN(Rows):
         return False
 
 
+def check_source(source: IterableDataset) -> None:
+    """Raise `SchemaError` if a source does not say of itself what the loader needs."""
+    name = type(source).__name__
+    layout = getattr(source, "layout", None)
+    if not (
+        isinstance(layout, Mapping)
+        and layout
+        and all(isinstance(spec, ArraySpec) for spec in layout.values())
+    ):
+        raise SchemaError(
+            f"{name}.layout should be a dict of names and ArraySpec, at least one, found {layout!r}"
+        )
+    fragments = getattr(source, "fragments", None)
+    if not (
+        isinstance(fragments, Sequence)
+        and fragments
+        and all(isinstance(fragment, Fragment) for fragment in fragments)
+    ):
+        raise SchemaError(
+            f"{name}.fragments should be a list of Fragment, at least one, found {fragments!r}"
+        )
+
+
 def conforming(block: Block, layout: Mapping[str, ArraySpec], where: str) -> Block:
     """A block held to the layout.
 
@@ -277,6 +310,10 @@ def conforming(block: Block, layout: Mapping[str, ArraySpec], where: str) -> Blo
     PrecisionError
         If it holds a number that the layout's type cannot.
     """
+    if not isinstance(block, Mapping):
+        raise SchemaError(
+            f"{where}: read should yield dicts of arrays by name, found {type(block).__name__}."
+        )
     if set(block) != set(layout):
         raise SchemaError(f"{where}: expected the arrays {sorted(layout)}, found {sorted(block)}.")
     conformed = {name: _conform(block[name], spec, name, where) for name, spec in layout.items()}

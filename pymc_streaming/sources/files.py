@@ -299,7 +299,7 @@ def reading(where: str) -> Iterator[None]:
     except (StreamingError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise MissingFileError(f"{where}: the file is not there (any more).") from error
+        raise MissingFileError(f"{where}: the file is not there.") from error
     except PermissionError as error:
         raise SourceError(f"{where}: the file may not be read: {error}") from error
     except OSError as error:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pymc_streaming import Manifest, parquet_source, preshuffle
+from pymc_streaming import Manifest, arrow_source, parquet_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
     MissingFileError,
@@ -753,3 +753,17 @@ def test_memory_is_bounded(tmp_path):
     )
     assert not run.returncode, run.stderr
     assert 30 < float(run.stdout) < 64 + 250  # MiB
+
+
+def test_rows_that_are_side_by_side_are_shuffled_as_they_are_or_not_at_all(tmp_path):
+    path = write(tmp_path / "a.parquet", pa.table({"x": np.arange(50.0), "y": np.arange(50.0)}))
+    once = tmp_path / "once"
+    preshuffle(path, once, format="arrow", dtype="float64", **QUIET)
+    for options in ({}, {"format": "arrow", "dtype": "float64"}):
+        with pytest.raises(ArgumentError, match=r"stored these rows side by side.*format='arrow'"):
+            preshuffle(once, tmp_path / "refused", **options, **QUIET)
+    preshuffle(once, tmp_path / "twice", format="arrow", **QUIET)
+    found = arrow_source(tmp_path / "twice")
+    assert found.columns == ("x", "y")
+    rows = np.concatenate([b["batch"] for f in found.fragments for b in found.read(f)])
+    np.testing.assert_array_equal(np.sort(rows[:, 0]), np.arange(50.0))

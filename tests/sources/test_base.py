@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pymc_streaming import ArraySpec, Fragment, IterableDataset, errors
+from pymc_streaming import ArraySpec, DataLoader, Fragment, IterableDataset, errors
 from pymc_streaming.sources import read_checked
 
 FLOAT, INT = np.dtype("float64"), np.dtype("int64")
@@ -117,3 +117,44 @@ def test_a_number_that_does_not_fit_is_refused(given, layout):
     source.layout = {"x": ArraySpec((), np.dtype(layout))}
     with pytest.raises((errors.PrecisionError, errors.SchemaError), match=r"part 3.*'x'"):
         read(source)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros(4), "should yield dicts of arrays by name, found ndarray"),
+        (None, "should yield dicts of arrays by name, found NoneType"),
+    ],
+)
+def test_a_block_that_is_no_dict(given, message):
+    with pytest.raises(errors.SchemaError, match=rf"part 3.*{message}"):
+        read(Given(given))
+
+
+@pytest.mark.parametrize("returned", [None, {"X": np.zeros((4, 2)), "k": np.arange(4)}])
+def test_read_that_does_not_yield(returned):
+    source = Given()
+    source.read = lambda fragment: returned
+    with pytest.raises(errors.SchemaError, match=r"part 3: read should yield blocks"):
+        read(source)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": None}, "layout should be a dict of names and ArraySpec"),
+        ({"layout": {}}, "layout should be a dict"),
+        ({"layout": {"X": (2,)}}, "layout should be a dict"),
+        ({"fragments": []}, "fragments should be a list of Fragment, at least one"),
+        ({"fragments": [100, 50]}, "fragments should be a list of Fragment"),
+    ],
+)
+def test_a_source_that_does_not_say_what_it_has(changes, message):
+    source = Given(block())
+    vars(source).update(changes)
+    with pytest.raises(errors.SchemaError, match=rf"Given\.{message}"):
+        DataLoader(source, 2)
+
+
+def test_a_dtype_by_its_name():
+    assert ArraySpec((2,), "float64").row_nbytes == 16

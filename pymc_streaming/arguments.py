@@ -31,8 +31,6 @@ def parse_bytes(name: str, value: int | str) -> int:
         return whole_number(name, value, least=0)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", value.strip(), re.IGNORECASE)
     if not match:
-        raise ArgumentError(
-            f'{name} must be a number of bytes, or words with a unit such as "64MB", found {value!r}.'
-        )
+        raise ArgumentError(f'{name} must be bytes, or words such as "64MB", found {value!r}.')
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))

@@ -259,8 +259,8 @@ class Trainer:
             except KeyboardInterrupt:
                 logger.warning(
                     "Interrupted after %s steps of all fits. What is returned is as noisy as "
-                    "the learning rate was high; call fit again, for some thousand steps, to settle "
-                    "it.",
+                    "the learning rate was high; call fit again, for some thousand steps, to "
+                    "settle it.",
                     f"{self._steps:,}",
                 )
             else:

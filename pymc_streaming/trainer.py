@@ -361,8 +361,8 @@ class Trainer:
             good = self._steps - before
             self._seconds += time.perf_counter() - began
             self._position = stream.position_after(good)
-        if good < count:
             self._recorder.forget_after(self._steps)
+        if good < count:
             raise self._explain(nth_batch(batches, good, size), noise[good])
         return count
 

@@ -576,3 +576,21 @@ def test_a_fit_that_does_not_converge_names_the_order_it_was_warned_about(on_ord
     assert ("shuffle the table" in message) == (on_ordered == "warn")
     if on_ordered == "warn":
         assert message.index("shuffle the table") < message.index("initval")
+
+
+def test_fixed_data_in_another_layout_between_fits():
+    fixed = np.asfortranarray(np.arange(12.0).reshape(4, 3) / 10)
+    loader = DataLoader({"g": np.arange(640) % 4, "y": np.zeros(640)}, 32)
+    with pm.Model():
+        data = {name: pm.Data(name, value) for name, value in loader.placeholder().items()}
+        k = pm.Data("K", fixed)
+        b = pm.Normal("b", shape=3)
+        pm.Normal("o", (k @ b)[data["g"]], 1, observed=data["y"], total_size=640)
+        trainer = Trainer("advi", loader, random_seed=0, progressbar=False, on_ordered="ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", errors.NotConvergedWarning)
+            trainer.fit(10)
+            for other in (np.ascontiguousarray(fixed), fixed, np.repeat(fixed, 2, axis=1)[:, ::2]):
+                pm.set_data({"K": other})
+                trainer.fit(10)
+    assert trainer.history.step[-1] == 40

@@ -63,7 +63,7 @@ class Window:
         self._on_the_way = on_the_way
         self._places = np.empty(size, np.int32 if size < 2**31 else np.int64)
         permute(generator.integers(2**64, dtype=np.uint64), self._places)
-        self._out = {name: _records(rows) for name, rows in self._rows(size).items()}
+        self._out = {name: _records(rows) for name, rows in self._rows(size).items() if rows.nbytes}
         self._filled = 0
 
     def _rows(self, size: int) -> Block:
@@ -85,8 +85,8 @@ class Window:
             block = rows_of(self._on_the_way, 0, min(most, stop - first))
             rows.write(first, block)
             places = self._places[self._filled : self._filled + count_rows(block)]
-            for name, array in block.items():
-                place(_records(array), places, self._out[name])
+            for name, out in self._out.items():
+                place(_records(block[name]), places, out)
             self._filled += len(places)
         return stop - start
 

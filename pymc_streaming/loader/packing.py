@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from queue import LifoQueue
+from queue import SimpleQueue
 
 from pymc_streaming.loader.buffer import Window, copy, count_rows, rows_of
 from pymc_streaming.loader.order import Position
@@ -32,18 +33,20 @@ class Memory:
     def __init__(self, layout: Mapping[str, ArraySpec], n_rows: int, count: int) -> None:
         self._layout, self._unmade = layout, count
         self.n_rows = n_rows
-        # The last that was given back is the one that may be in a processor's cache.
-        self._free: LifoQueue[Block | None] = LifoQueue()
+        # Given back in the middle of anything, by whoever collects an iterator as garbage: so
+        # nothing here has a lock that a thread could wait for while it holds it itself.
+        self._free: deque[Block] = deque()
+        self._counted: SimpleQueue[bool] = SimpleQueue()  # True for each that is free
+        self._closed = False
 
     def get(self) -> Block:
         """Arrays that nobody uses; waits until there are some."""
-        if self._free.empty() and self._unmade:
+        if self._unmade and self._counted.empty():
             self._unmade -= 1
             return self.empty(self.n_rows)
-        arrays = self._free.get()
-        if arrays is None:
+        if not self._counted.get():
             raise _Abandoned
-        return arrays
+        return self._free.pop()  # the last one may be in a processor's cache still
 
     def empty(self, n_rows: int) -> Block:
         """Arrays of such rows that are not among those."""
@@ -51,11 +54,18 @@ class Memory:
 
     def give_back(self, arrays: Block) -> None:
         """Let arrays from `get` be written to again."""
-        self._free.put(arrays)
+        self._free.append(arrays)
+        self._counted.put(True)
 
     def close(self) -> None:
         """Nothing will be given back any more: end the thread that waits for it."""
-        self._free.put(None)
+        self._closed = True
+        self._counted.put(False)
+
+    def check_open(self) -> None:
+        """End the thread that fills arrays for nobody."""
+        if self._closed:
+            raise _Abandoned
 
 
 class _Abandoned(Exception):
@@ -129,6 +139,7 @@ def pack_rows(
     try:
         with closing(stretches):
             for (epoch, row), rows, first in stretches:
+                memory.check_open()
                 start = first
                 while start < len(rows):
                     arrays = arrays or memory.get()

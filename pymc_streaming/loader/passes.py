@@ -129,6 +129,7 @@ class Passes:
         base, window = row - row % self.order.window, None
         with closing(self._one_pass(epoch, row)) as stretches:
             for _, rows, start in stretches:
+                memory.check_open()
                 while start < len(rows):
                     if window is None:
                         order = self.order.window_generator(epoch, base // self.order.window)

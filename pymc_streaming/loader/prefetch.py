@@ -12,6 +12,9 @@ __all__ = ["read_ahead", "read_parallel"]
 # A reader that hangs in a system call is left behind after this many seconds.
 JOIN_SECONDS = 10.0
 
+# Threads that read are marked here.
+_here = threading.local()
+
 
 def read_ahead[Item](items: Iterable[Item]) -> Generator[Item]:
     """Run an iterator in a background thread.
@@ -36,7 +39,9 @@ def read_ahead[Item](items: Iterable[Item]) -> Generator[Item]:
         yield from channel
     finally:
         channel.close()
-        thread.join(JOIN_SECONDS)
+        # A reader may be what collects this as garbage: it would wait for itself.
+        if not getattr(_here, "is_reader", False):
+            thread.join(JOIN_SECONDS)
 
 
 def read_parallel[Key, Item](
@@ -110,6 +115,7 @@ class _Channel[Item]:
 
     def pump(self, items: Iterable[Item]) -> None:
         """Put all items in, until closed. The thread that writes runs this."""
+        _here.is_reader = True
         error: BaseException | None = None
         iterator: Any = iter(items)
         try:

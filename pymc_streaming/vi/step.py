@@ -199,7 +199,11 @@ class Step:
         return self._averages
 
     def _constant_arrays(self) -> tuple[np.ndarray, ...]:
-        return tuple(container.storage[0] for container in self._constants)
+        # In one layout, whatever a person has set: the loop is compiled for it.
+        return tuple(
+            np.require(value, requirements=("C", "W")) if isinstance(value, np.ndarray) else value
+            for value in (container.storage[0] for container in self._constants)
+        )
 
 
 def _called(function: Any, arguments: tuple[np.ndarray, ...]) -> kernels.Evaluate:

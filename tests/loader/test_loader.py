@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -431,3 +433,43 @@ def test_several_batches_at_once_are_the_same_batches(counts, options, data):
                 if before + n < len(positions):
                     assert stream.position_after(n) == positions[before + n]
     assert found[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_arrays_without_columns_and_batches_beyond_the_table(shuffle):
+    seed = {"seed": 0} if shuffle else {}
+    data = {"X": np.zeros((10, 0)), "y": np.arange(10)}
+    (batch,) = DataLoader(data, 10**12, shuffle=shuffle, **seed)
+    assert batch["X"].shape == (10, 0)
+    assert sorted(batch["y"]) == list(range(10))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_reader_may_be_what_collects_its_own_iterator(num_workers):
+    """Garbage is collected in any thread, at any time."""
+    forgotten = threading.Event()
+
+    class Collecting(Ragged):
+        def read(self, fragment):
+            if forgotten.wait(0.01):
+                gc.collect()
+            return super().read(fragment)
+
+    class Cycle:
+        pass
+
+    cycle = Cycle()
+    cycle.itself = cycle
+    loader = DataLoader(Collecting([8] * 500), 8, num_workers=num_workers, prefetch=0)
+    cycle.iterator = iter(loader)
+    next(cycle.iterator)
+    gc.disable()
+    try:
+        del cycle, loader
+        forgotten.set()
+        start = time.monotonic()
+        while readers() and time.monotonic() - start < 30:
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+    assert time.monotonic() - start < 5

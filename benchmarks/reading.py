@@ -38,7 +38,7 @@ ARRAYS = 3
 READING = """\
 With one batch a call, every step pays for a few calls of Python in the thread that takes the steps,
 and for what the reading thread makes it wait: both want the interpreter's lock. With many, the lock
-is free nearly all the time, so that a thread reads as fast as a process does. A process costs the
+is free nearly all the time, and little is left that a process could do better. A process costs the
 memory and the start of a second interpreter, and cannot take a source whose `read` is a function of
 a notebook."""
 FORMATS = {"microseconds": ",.0f"}

@@ -63,11 +63,9 @@ class Window:
         self._on_the_way = on_the_way
         self._places = np.empty(size, np.int32 if size < 2**31 else np.int64)
         permute(generator.integers(2**64, dtype=np.uint64), self._places)
-        self._out = {name: _records(rows) for name, rows in self._rows(size).items() if rows.nbytes}
+        places = rows_of(arrays, front, front + size)
+        self._out = {name: _records(rows) for name, rows in places.items() if rows.nbytes}
         self._filled = 0
-
-    def _rows(self, size: int) -> Block:
-        return rows_of(self.arrays, self.front, self.front + size)
 
     def __len__(self) -> int:
         return len(self._places)

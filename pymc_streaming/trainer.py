@@ -28,6 +28,7 @@ from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.progress import FitProgress, History, Recorder
 from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
+from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.guides import GUIDES
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
@@ -245,6 +246,7 @@ class Trainer:
         with (
             FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
             loader.stream(self._position) as stream,
+            leaving_cores(loader.num_workers),
         ):
             if self._step is None:
                 self._step = self._prepare(stream.peek())

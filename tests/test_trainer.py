@@ -12,6 +12,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from pymc_streaming import (
     AnnealedAdam,
@@ -23,6 +24,7 @@ from pymc_streaming import (
     errors,
     generator_source,
     parquet_source,
+    table_source,
 )
 from tests.models import KNOWN, conjugate_normal, correlated_linear
 
@@ -594,3 +596,28 @@ def test_fixed_data_in_another_layout_between_fits():
                 pm.set_data({"K": other})
                 trainer.fit(10)
     assert trainer.history.step[-1] == 40
+
+
+def test_blas_leaves_a_core_to_reading(monkeypatch):
+    """Until the fit is over, however it ends."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    blas = ThreadpoolController().select(user_api="blas")
+    seen = []
+
+    def transform(block):
+        seen.append({library["num_threads"] for library in blas.info()})
+        if len(seen) > 50:
+            raise ValueError("enough")
+        return block["y"]
+
+    table = pa.table({"y": np.random.default_rng(0).normal(size=1_000)})
+    loader = DataLoader(table_source(table, transform=transform), 50)
+    trainer = small_trainer(loader, on_ordered="ignore")
+    with threadpool_limits(3, user_api="blas"):
+        before = {library["num_threads"] for library in blas.info()}
+        trainer.fit(200)
+        assert {min(2, n) for n in before} in seen
+        assert {library["num_threads"] for library in blas.info()} == before
+        with pytest.raises(errors.TransformError, match="enough"):
+            trainer.fit(20_000)
+        assert {library["num_threads"] for library in blas.info()} == before

@@ -75,7 +75,8 @@ class Packing:
         """`batch` converted; null and NaN are refused."""
         self._refuse_large_decimals(batch, where)
         try:
-            matrix = self._plan.rows(batch, where).block(self._plan.layout)[SINGLE]
+            (rows,) = self._plan.rows(batch, where)
+            matrix = rows.block(self._plan.layout)[SINGLE]
             refuse_nan(matrix, self._spec, SINGLE, where)
         except (MissingValueError, PrecisionError) as error:
             # Those that read a table have means to mend it that a shuffle does not have.

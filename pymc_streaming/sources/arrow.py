@@ -183,7 +183,7 @@ class ArrowSource(IterableDataset):
                     yield from stretch.rows(file)
                     return
         for batch in self._batches(fragment):
-            yield self._plan.rows(batch, fragment.origin)
+            yield from self._plan.rows(batch, fragment.origin)
 
     def _survey(
         self, plan: ColumnPlan | PackedPlan, every: bool

@@ -115,6 +115,9 @@ class Rows(abc.ABC):
             False if it is known that there is no NaN among them.
         """
 
+    def looked_at(self, start: int, stop: int) -> None:  # noqa: B027 - few need to know
+        """Hear that rows `start` to `stop` (excluded) were written, and there was no NaN."""
+
     def block(self, layout: Mapping[str, ArraySpec]) -> Block:
         """All of them, in arrays of their own."""
         out = {name: spec.empty(len(self)) for name, spec in layout.items()}
@@ -274,6 +277,7 @@ class _WithoutNaN(Rows):
             where = f"{self._origin}, rows from {self._first + start:,}"
             for name, spec in self._layout.items():
                 refuse_nan(out[name], spec, name, where)
+        self._rows.looked_at(start, start + len(next(iter(out.values()))))
         return False
 
 

@@ -225,7 +225,7 @@ class TableSource(IterableDataset):
     def rows(self, fragment: Fragment) -> Iterator[Rows]:
         """The same, as columns."""
         for batch in self._batches(fragment):
-            yield self._plan.rows(batch, fragment.origin)
+            yield from self._plan.rows(batch, fragment.origin)
 
     def _batches(self, fragment: Fragment) -> Iterator[pa.RecordBatch]:
         assert isinstance(fragment, RowRange)

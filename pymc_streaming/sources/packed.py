@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,9 +109,9 @@ class PackedPlan:
         spec, kind = self.layout[SINGLE], self.schema.field(SINGLE).type.value_type
         return spec.columns == self.stored and kind == pa.from_numpy_dtype(spec.dtype)
 
-    def rows(self, batch: pa.RecordBatch, where: str) -> Rows:
+    def rows(self, batch: pa.RecordBatch, where: str) -> Iterator[Rows]:
         """The rows of a batch."""
-        return InMemory(self.block(batch, where))
+        yield InMemory(self.block(batch, where))
 
     def block(self, batch: pa.RecordBatch, where: str) -> Block:
         """The rows of a batch; a view of its memory if nothing has to be converted."""

@@ -43,12 +43,18 @@ class Stretch:
     ) -> None:
         self.path, self.offset, self.signature = path, offset, signature
         self.n_rows, self.row_nbytes = len(rows), rows.nbytes // len(rows)
+        self.may_hold_nan = True
 
     def rows(self, file: FileIO) -> Iterator[Rows]:
         """The rows of the open file, a few megabytes at a time."""
-        most = max(1, _BYTES // self.row_nbytes)
+        most, clean = max(1, _BYTES // self.row_nbytes), 0
         for first in range(0, self.n_rows, most):
-            yield _InFile(self, file, first, min(most, self.n_rows - first))
+            rows = _InFile(self, file, first, min(most, self.n_rows - first))
+            yield rows
+            clean += rows.clean
+        # To look at them takes half as long as to read them, so it is done once. They are the same
+        # as long as the signature of the file is.
+        self.may_hold_nan = clean < self.n_rows
 
 
 class _InFile(Rows):
@@ -59,6 +65,7 @@ class _InFile(Rows):
 
     def __init__(self, stretch: Stretch, file: FileIO, first: int, n_rows: int) -> None:
         self._stretch, self._file, self._first, self._n_rows = stretch, file, first, n_rows
+        self.clean = 0  # so many from the first one on
 
     def __len__(self) -> int:
         return self._n_rows
@@ -74,4 +81,9 @@ class _InFile(Rows):
                 if not count:
                     raise EOFError("it ends before the rows that it had")
                 rest, offset = rest[count:], offset + count
-        return True
+        return self._stretch.may_hold_nan
+
+    def looked_at(self, start: int, stop: int) -> None:
+        """Remember that they are without NaN."""
+        if start == self.clean:
+            self.clean = stop

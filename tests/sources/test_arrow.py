@@ -28,6 +28,7 @@ from pymc_streaming.errors import (
 from pymc_streaming.sources import IterableDataset, as_source, read_checked
 from pymc_streaming.sources import arrow as arrow_module
 from pymc_streaming.sources.arrow import ArrowSource
+from pymc_streaming.sources.packed import packed_schema
 from tests.tables import expected_order, write
 
 
@@ -429,6 +430,35 @@ def test_a_file_that_is_another_by_now(changed, error, message, tmp_path):
         (tmp_path / "new").rename(path)
     with pytest.raises(error, match=message):
         read(source)
+
+
+def test_nan_that_came_after_the_first_look(packed):
+    source = arrow_source(packed / "float64")
+    loader = DataLoader(source, 50, num_workers=0)
+    for _ in range(2):
+        assert sum(len(batch["batch"]) for batch in loader) == 300
+    (path, *_) = sorted((packed / "float64").glob("*.arrow"))
+    found = path.read_bytes()
+    at = found.index(np.float64(read(source)["batch"][20, 2]).tobytes())
+    path.write_bytes(found[:at] + np.float64(np.nan).tobytes() + found[at + 8 :])
+    with pytest.raises(MissingValueError, match="'x2'"):
+        list(loader)
+
+
+def test_to_read_is_not_to_look_for_nan(tmp_path):
+    """Whoever reads without a loader has to look at what there is."""
+    rows = np.arange(10.0).reshape(5, 2)
+    rows[3, 1] = np.nan
+    values = pa.array(rows.reshape(-1))
+    schema = packed_schema(["x", "y"], np.dtype("float64"))
+    kind = schema.field(0).type
+    table = pa.table([pa.FixedSizeListArray.from_arrays(values, type=kind)], schema=schema)
+    write(tmp_path / "a.arrow", table)
+    source = arrow_source(tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(first_block(source), rows)
+        with pytest.raises(MissingValueError, match="'y'"):
+            list(DataLoader(source, 2, num_workers=0))
 
 
 @pytest.mark.parametrize("rows", [pa.array(["text"] * 100), pa.array([[1.0]] * 100)])

@@ -314,6 +314,23 @@ def seen_by_transform(table: pa.Table, **options: Any) -> dict[str, np.ndarray]:
     return seen
 
 
+def test_a_transform_is_given_some_rows_at_a_time() -> None:
+    lengths = []
+
+    def transform(block: dict[str, np.ndarray]) -> np.ndarray:
+        lengths.append(len(block["x"]))
+        block["x"] += 1  # of its own, so that it may
+        return block["x"]
+
+    column = np.arange(10_000)
+    source = table_source(pa.table({"x": column}), transform=transform)
+    del lengths[:]
+    for _ in range(2):
+        blocks = [block["batch"].copy() for block in source.read(source.fragments[0])]
+        np.testing.assert_array_equal(np.concatenate(blocks), column + 1)
+    assert lengths == 2 * [4096, 4096, 1808]
+
+
 def test_what_a_transform_receives() -> None:
     table = pa.table(
         {

@@ -19,6 +19,19 @@ NAMES = (
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 SUFFIXES = (".json", ".md", ".png")
+# What an option means, where the benchmark does not say it itself.
+MEANINGS = {
+    "batch_size": "rows of a batch",
+    "batch_sizes": "rows of a batch, one or more",
+    "contestants": "what is compared, as listed above",
+    "models": "which models",
+    "precision": "PyTensor's floatX",
+    "precisions": "PyTensor's floatX, one or both",
+    "rounds": "how often each is measured; the median counts",
+    "rows": "rows of the table",
+    "seed": "of tables, orders and draws",
+    "steps": "of a fit",
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -74,6 +87,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
         print(f"{error}. Install what is compared: pip install '.[bench]'", file=sys.stderr)
         return 1
     module.add_options(parser)
+    for action in parser._actions:
+        action.help = action.help or MEANINGS.get(action.dest, "")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     for option in ("rounds", "rows", "seconds"):

@@ -67,7 +67,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=1, help="fits of each, with seeds from --seed on"
     )
-    parser.add_argument("--source", choices=["auto", "hub", "generated"], default="auto")
+    parser.add_argument(
+        "--source",
+        choices=["auto", "hub", "generated"],
+        default="auto",
+        help="real click logs, generated ones, or the real ones where there is a network",
+    )
     parser.add_argument("--url", default=HUB, help="folder of Parquet files, any that fsspec knows")
     parser.add_argument("--seed", type=int, default=0)
 

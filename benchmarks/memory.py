@@ -62,12 +62,18 @@ ends. That point is extrapolated, and everything else is measured."""
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[10**6 * n for n in (1, 5, 20, 50, 100, 150)]
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[10**6 * n for n in (1, 5, 20, 50, 100, 150)],
+        help="rows of the tables, one or more",
     )
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what is compared"
+    )
     parser.add_argument("--precision", choices=["float64", "float32"], default="float64")
     parser.add_argument("--batch-size", type=int, default=4096)
-    parser.add_argument("--passes", type=float, default=1.1)
+    parser.add_argument("--passes", type=float, default=1.1, help="over the table, in each fit")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the tables go; default: temporary")

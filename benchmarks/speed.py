@@ -76,7 +76,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="that a measurement should take")
     parser.add_argument(
-        "--rows", type=int, default=2_000_000, help="of 14 columns; fewer of more columns"
+        "--rows",
+        type=int,
+        default=2_000_000,
+        help="of 14 columns; fewer of more, but two batches",
     )
     parser.add_argument("--seed", type=int, default=0)
 

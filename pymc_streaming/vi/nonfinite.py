@@ -95,8 +95,8 @@ def _not_finite(binding: Binding, guide: Guide, noise: np.ndarray) -> str:
         if not np.isfinite(value)
     ]
     bad += [
-        f"the gradient with respect to {name!r} has {int((~np.isfinite(slope[where])).sum())} "
-        "elements that are NaN or infinite"
+        f"the gradient with respect to {name!r} is NaN or infinite in "
+        f"{int((~np.isfinite(slope[where])).sum())} of {slope[where].size} elements"
         for name, where, *_ in guide.group.ordering.values()
         if not np.isfinite(slope[where]).all()
     ]

@@ -267,7 +267,7 @@ class ColumnPlan:
 
     def _numbers(self, column: Column, array: pa.Array, where: str) -> np.ndarray:
         if column.name in self._plain and not array.null_count:
-            return _numpy(array)
+            return np.from_dlpack(array)  # to_numpy takes three times as long
         array = _without_null_levels(array)
         column.refuse_nulls(array.null_count, where)
         return column.values(array, where)

@@ -13,7 +13,7 @@ __all__ = ["OpenFiles"]
 
 # Read column chunks in pieces of this size rather than whole: the memory for a row group
 # is then one piece per column, however large the row group.
-_STREAM_BYTES = 256 * 1024
+_STREAM_BYTES = 64 * 1024
 
 # A footer can take megabytes: keep few files open.
 _MAX_IDLE = 8

@@ -30,7 +30,7 @@ __all__ = ["ParquetSource", "RowGroup", "parquet_source"]
 
 # A block is at most so large, in rows and in (decoded) bytes: small enough to keep memory
 # flat, large enough that the cost of a call does not show.
-_BLOCK_ROWS = 65_536
+_BLOCK_ROWS = 16_384
 _BLOCK_BYTES = 16 * 2**20
 
 # Of numbers that take less than 8 bytes when they are decoded.
@@ -283,7 +283,7 @@ class ParquetSource(IterableDataset):
         return not all(file.is_local for file in self._files.values())
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
-        """Yield the rows of one row group in blocks of at most 65,536 rows."""
+        """Yield the rows of one row group in blocks of at most 16,384 rows."""
         for rows in self.rows(fragment):
             yield rows.block(self.layout)
 

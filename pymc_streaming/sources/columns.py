@@ -226,6 +226,18 @@ class ColumnPlan:
         """Names of the columns of floats, which need no more than to be taken."""
         return {column.name for column in self.columns if pa.types.is_floating(column.type)}
 
+    @cached_property
+    def _stored_alike(self) -> dict[str, np.dtype]:
+        """The type of floats that all columns of an array are stored in, if it is one."""
+        found = {}
+        for name, columns in self.arrays.items():
+            if isinstance(columns, str) or not self._plain.issuperset(columns):
+                continue
+            kinds = {np.dtype(self.by_name[column].type.to_pandas_dtype()) for column in columns}
+            if SideBySide.converts(kinds, self.layout[name].dtype):
+                found[name] = kinds.pop()
+        return found
+
     def completed(
         self, *, levels: Mapping[str, Iterable[Any]] | None = None, nullable: Collection[str] = ()
     ) -> ColumnPlan:
@@ -249,12 +261,7 @@ class ColumnPlan:
     def rows(self, batch: pa.RecordBatch, where: str) -> Iterator[Rows]:
         """The rows of one Arrow batch; `where` says in words where it is from."""
         if self.transform is None:
-            arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-            values = {
-                column.name: self._numbers(column, arrays[column.name], where)
-                for column in self.columns
-            }
-            yield _Columns({name: self._array(name, values, where) for name in self.arrays})
+            yield _Columns({name: self._array(name, batch, where) for name in self.arrays})
             return
         for block in self._transformed(batch, where):
             found = {name: ArraySpec(array.shape[1:], array.dtype) for name, array in block.items()}
@@ -266,28 +273,35 @@ class ColumnPlan:
             yield InMemory(block)
 
     def _numbers(self, column: Column, array: pa.Array, where: str) -> np.ndarray:
-        if column.name in self._plain and not array.null_count:
-            return np.from_dlpack(array)  # to_numpy takes three times as long
         array = _without_null_levels(array)
         column.refuse_nulls(array.null_count, where)
         return column.values(array, where)
 
-    def _array(
-        self, name: str, values: Mapping[str, np.ndarray], where: str
-    ) -> np.ndarray | SideBySide:
+    def _array(self, name: str, batch: pa.RecordBatch, where: str) -> np.ndarray | SideBySide:
         """The column that is an array, or those that make one side by side."""
         names, dtype = self.arrays[name], self.layout[name].dtype
-        for column in (names,) if isinstance(names, str) else names:
+        stored = self._stored_alike.get(name)
+        if stored is not None:
+            there = {column: i for i, column in enumerate(batch.schema.names)}
+            positions = np.array([there[column] for column in names])
+            together = SideBySide.of_batch(batch, positions, stored)
+            if together is not None:
+                return together
+        values = {
+            column: self._numbers(self.by_name[column], batch.column(column), where)
+            for column in ((names,) if isinstance(names, str) else names)
+        }
+        for column, numbers in values.items():
             if dtype.kind == "f" and column not in self._plain:
-                refuse_large(values[column], dtype, f"{where}: column {column!r}")
+                refuse_large(numbers, dtype, f"{where}: column {column!r}")
         if isinstance(names, str):
             return narrowed(values[names], dtype, f"{where}: column {names!r}")
         columns = [values[column] for column in names]
-        if not SideBySide.converts(columns, dtype):
+        if not SideBySide.converts([column.dtype for column in columns], dtype):
             columns = [
                 narrowed(values[column], dtype, f"{where}: column {column!r}") for column in names
             ]
-        return SideBySide(columns)
+        return SideBySide.of_arrays(columns)
 
     def _transformed(self, batch: pa.RecordBatch, where: str) -> Iterator[Block]:
         columns = {

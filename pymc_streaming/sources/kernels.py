@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numba
 import numpy as np
+import pyarrow as pa
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -25,22 +27,54 @@ class SideBySide:
 
     Parameters
     ----------
-    columns : sequence of ndarray, shape (n,)
-        All of one dtype.
+    addresses : ndarray of int64
+        Where each of them begins.
+    dtype : numpy.dtype
+        That of all.
+    n_rows : int
+        Rows of each.
+    owner : object
+        What keeps them in memory.
     """
 
-    def __init__(self, columns: Sequence[np.ndarray]) -> None:
-        self._columns = [np.ascontiguousarray(column) for column in columns]
-        self._addresses = np.array([column.ctypes.data for column in self._columns], np.int64)
+    def __init__(self, addresses: np.ndarray, dtype: np.dtype, n_rows: int, owner: object) -> None:
+        self._addresses, self._dtype, self._n_rows, self._owner = addresses, dtype, n_rows, owner
+
+    @classmethod
+    def of_arrays(cls, columns: Sequence[np.ndarray]) -> SideBySide:
+        """Arrays of shape (n,), all of one dtype."""
+        columns = [np.ascontiguousarray(column) for column in columns]
+        addresses = np.array([column.ctypes.data for column in columns], np.int64)
+        return cls(addresses, columns[0].dtype, len(columns[0]), columns)
+
+    @classmethod
+    def of_batch(
+        cls, batch: pa.RecordBatch, positions: np.ndarray, dtype: np.dtype
+    ) -> SideBySide | None:
+        """Columns of an Arrow batch, numbers of `dtype`; None if one has a null or a dictionary.
+
+        Without a Python object for each: there may be hundreds, and ten microseconds for each are
+        as much as decoding some thousand numbers.
+
+        References
+        ----------
+        The Arrow C data interface, https://arrow.apache.org/docs/format/CDataInterface.html.
+        """
+        _, owner = batch.__arrow_c_array__()
+        addresses = np.empty(len(positions), np.int64)
+        exported = _pointer_in_capsule(owner, b"arrow_array")
+        if not _column_addresses(exported, positions, dtype.itemsize, addresses):
+            return None
+        return cls(addresses, dtype, batch.num_rows, owner)
 
     @staticmethod
-    def converts(columns: Sequence[np.ndarray], dtype: np.dtype) -> bool:
-        """Whether such columns can be written into an array of `dtype`, and lose nothing."""
-        first, *others = {column.dtype for column in columns}
+    def converts(dtypes: Iterable[np.dtype], dtype: np.dtype) -> bool:
+        """Whether columns of such types can be written into an array of `dtype` without loss."""
+        first, *others = set(dtypes)
         return first in _COMPILED and not others and np.can_cast(first, dtype)
 
     def __len__(self) -> int:
-        return len(self._columns[0])
+        return self._n_rows
 
     def write(self, start: int, out: np.ndarray) -> bool:
         """Write rows `start` and on into `out`, C-contiguous.
@@ -50,9 +84,14 @@ class SideBySide:
         bool
             Whether there is NaN among them.
         """
-        dtype = self._columns[0].dtype
-        one = np.empty(1, dtype)  # says which, to a compiler
-        return bool(_side_by_side(self._addresses, start * dtype.itemsize, one, out))
+        one = np.empty(1, self._dtype)  # says which, to a compiler
+        offset = start * self._dtype.itemsize
+        return bool(_side_by_side(self._addresses, offset, one, out))
+
+
+_pointer_in_capsule: Any = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_in_capsule.restype = ctypes.c_void_p
+_pointer_in_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 @intrinsic
@@ -61,6 +100,30 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]  # noqa: 
         return builder.inttoptr(values[0], cgutils.voidptr_t)
 
     return types.voidptr(address), generate
+
+
+@numba.njit
+def _fields(address: int, count: int) -> Any:
+    """So many fields of 8 bytes of a structure in memory."""
+    return numba.carray(_pointer(address), count, np.int64)
+
+
+@numba.njit(cache=True)
+def _column_addresses(
+    exported: int, positions: np.ndarray, itemsize: int, addresses: np.ndarray
+) -> bool:
+    """Where the values of columns begin, in a batch exported as a C structure."""
+    batch = _fields(exported, 10)
+    children = _fields(batch[6], batch[4])
+    for i in range(len(positions)):
+        # Length, null count (-1: not counted), offset, number of buffers and of children, buffers,
+        # children, dictionary.
+        column = _fields(children[positions[i]], 8)
+        validity, values = _fields(column[5], 2)
+        if (validity != 0 and column[1] != 0) or column[7] != 0:
+            return False
+        addresses[i] = values + (batch[2] + column[2]) * itemsize
+    return True
 
 
 @numba.njit(nogil=True, cache=True)

@@ -508,3 +508,48 @@ def test_a_column_used_twice_is_in_two_places() -> None:
         for one, other in itertools.combinations(block, 2)
     )
     np.testing.assert_array_equal(block["y"], block["z"])
+
+
+def floats(kind: str, n_rows: int = 40) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=n_rows).astype(kind) for name in "abcde"}
+
+
+@pytest.mark.parametrize("floating", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("start", [0, 1, 13])
+def test_columns_side_by_side(kind: str, floating: str, start: int) -> None:
+    """In the order that is asked for, wherever in memory they begin."""
+    columns = floats(kind)
+    table = pa.table(columns).slice(start, 20)
+    with pytensor.config.change_flags(floatX=floating):
+        source = table_source(table, columns=["d", "a", "e"])
+        found = [block["batch"] for block in source.read(source.fragments[0])]
+    expected = np.column_stack([columns[name][start : start + 20] for name in "dae"])
+    assert found[0].dtype == floating
+    np.testing.assert_array_equal(np.concatenate(found), expected.astype(floating))
+
+
+def test_columns_of_which_one_has_a_dictionary_or_a_validity_bitmap() -> None:
+    columns = floats("float64")
+    missing = np.arange(40) < 3
+    arrays: dict[str, Any] = {name: pa.array(column) for name, column in columns.items()}
+    arrays["b"] = pa.array(np.repeat([0.5, 1.5], 20)).dictionary_encode()
+    arrays["c"] = pa.array(columns["c"], mask=missing)
+    table = pa.table(arrays).slice(5)  # nulls are left behind
+    source = table_source(table, columns=["a", "b", "c"])
+    (block,) = source.read(source.fragments[0])
+    expected = np.column_stack([columns["a"], np.repeat([0.5, 1.5], 20), columns["c"]])[5:]
+    np.testing.assert_array_equal(block["batch"], expected)
+    with pytest.raises(MissingValueError, match="column 'c' holds 1 null"):
+        table_source(pa.table(arrays).slice(2), columns=["a", "c"])
+
+
+def test_columns_outlive_their_batch() -> None:
+    columns = floats("float64", 100_000)
+    source = table_source(pa.table(columns))
+    layout = source.layout
+    rows = [rows for fragment in source.fragments for rows in source.rows(fragment)]
+    del source
+    found = np.concatenate([each.block(layout)["batch"] for each in rows])
+    np.testing.assert_array_equal(found, np.column_stack(list(columns.values())))

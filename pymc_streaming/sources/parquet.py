@@ -28,10 +28,10 @@ from pymc_streaming.sources.plan import (
 
 __all__ = ["ParquetSource", "RowGroup", "parquet_source"]
 
-# A block is at most so large, in rows and in (decoded) bytes: small enough to keep memory
-# flat, large enough that the cost of a call does not show.
-_BLOCK_ROWS = 16_384
-_BLOCK_BYTES = 16 * 2**20
+# A block takes so much memory when it is decoded, and so much at most: wide rows need more, for
+# with few rows of each column the cost of starting on a column would show.
+_BLOCK_BYTES, _MOST_BLOCK_BYTES = 2 * 2**20, 16 * 2**20
+_LEAST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 16_384, 65_536
 
 # Of numbers that take less than 8 bytes when they are decoded.
 _WIDTHS = {"INT32": 4.0, "FLOAT": 4.0}
@@ -239,7 +239,7 @@ class ParquetSource(IterableDataset):
         if transform is None and filters is None:
             _refuse_known_nulls(plan, footers)
         widest = max((footer.row_bytes for footer in footers), default=1.0)
-        self._block_rows = max(1, min(_BLOCK_ROWS, int(_BLOCK_BYTES / widest)))
+        self._block_rows = _block_rows(widest)
         coded = [column.name for column in plan.columns if column.levels is not None]
         if self._filter is not None:  # whose functions may not take dictionaries
             coded = [name for name in coded if name not in self._filter.columns]
@@ -283,7 +283,7 @@ class ParquetSource(IterableDataset):
         return not all(file.is_local for file in self._files.values())
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
-        """Yield the rows of one row group in blocks of at most 16,384 rows."""
+        """Yield the rows of one row group in blocks of at most 65,536 rows."""
         for rows in self.rows(fragment):
             yield rows.block(self.layout)
 
@@ -388,6 +388,11 @@ def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: set
         row_bytes=sum(sizes, start=1.0),
         stored_bytes=sum(chunk.total_compressed_size for chunk in chunks.values()),
     )
+
+
+def _block_rows(row_bytes: float) -> int:
+    rows = max(_LEAST_BLOCK_ROWS, int(_BLOCK_BYTES / row_bytes))
+    return max(1, min(rows, _MOST_BLOCK_ROWS, int(_MOST_BLOCK_BYTES / row_bytes)))
 
 
 def _refuse_known_nulls(plan: ColumnPlan, footers: list[_Footer]) -> None:

@@ -122,6 +122,14 @@ def test_reading_can_be_broken_off(shards: Path) -> None:
     np.testing.assert_array_equal(read(source)["y"], np.arange(100))
 
 
+@pytest.mark.parametrize(
+    ("row_bytes", "rows"),
+    [(1, 65_536), (57, 36_792), (113, 18_558), (801, 16_384), (1601, 10_479), (2**25, 1)],
+)
+def test_rows_of_a_block(row_bytes: int, rows: int) -> None:
+    assert parquet_module._block_rows(row_bytes) == rows
+
+
 def test_giant_row_group_is_read_in_bounded_blocks(tmp_path: Path) -> None:
     n = 300_000
     table = pa.table({"x": np.arange(n), "text": ["t" * 500] * n})
@@ -131,7 +139,7 @@ def test_giant_row_group_is_read_in_bounded_blocks(tmp_path: Path) -> None:
     (fragment,) = source.fragments
     sizes = [len(block["batch"]) for block in source.read(fragment)]
     assert sum(sizes) == n
-    assert max(sizes) == 16_384
+    assert max(sizes) == 65_536
     # Long strings weigh more: blocks shrink until they fit 16 MiB.
     source = parquet_source(tmp_path, transform=lambda block: block["x"])
     peak = pa.total_allocated_bytes()

@@ -16,7 +16,7 @@ __all__ = ["OpenFiles"]
 _STREAM_BYTES = 64 * 1024
 
 # A footer can take megabytes: keep few files open.
-_MAX_IDLE = 8
+_MAX_IDLE = 4
 
 _Key = tuple[str, bool]
 

@@ -39,8 +39,9 @@ _WIDTHS = {"INT32": 4.0, "FLOAT": 4.0}
 # A remote row group up to this size is fetched at once, in few requests.
 _COALESCED_BYTES = 64 * 2**20
 
-# Footers wait for a remote store most of the time; a scan takes memory for every thread.
-_FOOTER_THREADS = 16
+# Footers wait for a remote store most of the time. From a disk, threads would only take memory; so
+# does each thread of a scan.
+_REMOTE_FOOTER_THREADS = 16
 _SCAN_THREADS = 4
 
 
@@ -233,7 +234,9 @@ class ParquetSource(IterableDataset):
 
         footers = [
             footer
-            for found in _in_threads(read_footers, files, _FOOTER_THREADS)
+            for found in _in_threads(
+                read_footers, files, _REMOTE_FOOTER_THREADS if self.is_remote else 1
+            )
             for footer in found
         ]
         if transform is None and filters is None:
@@ -410,8 +413,8 @@ def _in_threads[In, Out](
     function: Callable[[In], Out], items: Sequence[In], n_threads: int
 ) -> Iterator[Out]:
     """Results in the order of the items."""
-    if len(items) == 1:
-        yield function(items[0])
+    if n_threads == 1 or len(items) == 1:
+        yield from map(function, items)
         return
     with ThreadPoolExecutor(n_threads) as pool:
         try:

@@ -23,7 +23,7 @@ def test_files_stay_open_and_few(tmp_path: Path) -> None:
     for file in files:
         with pool.borrow(file):
             pass
-    assert len(pool._idle) == 8
+    assert len(pool._idle) == 4
 
 
 def test_file_that_failed_is_not_kept(tmp_path: Path) -> None:

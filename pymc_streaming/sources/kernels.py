@@ -89,9 +89,10 @@ class SideBySide:
         return bool(_side_by_side(self._addresses, offset, one, out))
 
 
-_pointer_in_capsule: Any = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_in_capsule.restype = ctypes.c_void_p
-_pointer_in_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
+# One of its own: ctypes.pythonapi has one for all, whose types anybody may set.
+_pointer_in_capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 @intrinsic

@@ -33,9 +33,6 @@ __all__ = ["ParquetSource", "RowGroup", "parquet_source"]
 _BLOCK_BYTES, _MOST_BLOCK_BYTES = 2 * 2**20, 16 * 2**20
 _LEAST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 16_384, 65_536
 
-# Of numbers that take less than 8 bytes when they are decoded.
-_WIDTHS = {"INT32": 4.0, "FLOAT": 4.0}
-
 # A remote row group up to this size is fetched at once, in few requests.
 _COALESCED_BYTES = 64 * 2**20
 
@@ -230,7 +227,7 @@ class ParquetSource(IterableDataset):
                 kept: Sequence[int] = range(opened.num_row_groups)
                 if self._filter is not None:
                     kept = self._filter.row_groups(file, opened.num_row_groups)
-                return [_footer(opened.metadata, group, file, set(expected)) for group in kept]
+                return [_footer(opened.metadata, group, file, expected) for group in kept]
 
         footers = [
             footer
@@ -325,7 +322,8 @@ class ParquetSource(IterableDataset):
                 use_threads=False,
             ):
                 if self._filter is not None:
-                    batch = self._filter.passing(batch, group.origin)
+                    # Only what is wanted: a batch that waits keeps all its columns in memory.
+                    batch = self._filter.passing(batch, group.origin).select(columns)
                 if batch.num_rows:
                     yield batch
 
@@ -368,22 +366,23 @@ def _check_schema(
         )
 
 
-def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: set[str]) -> _Footer:
+def _footer(
+    metadata: pq.FileMetaData, number: int, file: DataFile, expected: dict[str, pa.DataType]
+) -> _Footer:
     group = metadata.row_group(number)
     chunks = {}
     for i in range(group.num_columns):
         chunk = group.column(i)
-        if chunk.path_in_schema in columns:
+        if chunk.path_in_schema in expected:
             chunks[chunk.path_in_schema] = chunk
     nulls: dict[str, int | None] = {}
     for name, chunk in chunks.items():
         statistics = chunk.statistics
         known = statistics is not None and statistics.has_null_count
         nulls[name] = statistics.null_count if known else None
-    # Strings are judged by their size in the file.
     sizes = [
-        max(_WIDTHS.get(c.physical_type, 8.0), c.total_uncompressed_size / max(1, group.num_rows))
-        for c in chunks.values()
+        max(_least_bytes(expected[name]), chunk.total_uncompressed_size / max(1, group.num_rows))
+        for name, chunk in chunks.items()
     ]
     return _Footer(
         RowGroup(group.num_rows, f"{file.label}, row group {number}", file.path, number),
@@ -396,6 +395,12 @@ def _footer(metadata: pq.FileMetaData, number: int, file: DataFile, columns: set
 def _block_rows(row_bytes: float) -> int:
     rows = max(_LEAST_BLOCK_ROWS, int(_BLOCK_BYTES / row_bytes))
     return max(1, min(rows, _MOST_BLOCK_ROWS, int(_MOST_BLOCK_BYTES / row_bytes)))
+
+
+def _least_bytes(kind: pa.DataType) -> float:
+    """Of a value in memory; strings are judged by their size in the file."""
+    fixed = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+    return max(4.0, kind.bit_width / 8) if fixed else 8.0
 
 
 def _refuse_known_nulls(plan: ColumnPlan, footers: list[_Footer]) -> None:

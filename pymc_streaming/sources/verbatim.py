@@ -53,7 +53,8 @@ class Stretch:
             yield rows
             clean += rows.clean
         # To look at them takes half as long as to read them, so it is done once. They are the same
-        # as long as the signature of the file is.
+        # as long as the signature of the file is, but for what is written through a mapping, or
+        # with the time set back. A step that meets such NaN refuses it: its gradient is not finite.
         self.may_hold_nan = clean < self.n_rows
 
 
@@ -81,7 +82,8 @@ class _InFile(Rows):
                 if not count:
                     raise EOFError("it ends before the rows that it had")
                 rest, offset = rest[count:], offset + count
-        return self._stretch.may_hold_nan
+        # Between two calls a consumer may do as it likes, and so may others with the file.
+        return self._stretch.may_hold_nan or signature(self._file) != self._stretch.signature
 
     def looked_at(self, start: int, stop: int) -> None:
         """Remember that they are without NaN."""

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["leaving_cores"]
 
+# The number of threads is one for the whole process, and so is what is known of it.
+_lock = threading.Lock()
+_contexts = 0
+_limit: Any = None
 
-def leaving_cores(n: int) -> AbstractContextManager[object]:
+
+@contextmanager
+def leaving_cores(n: int) -> Iterator[None]:
     """A context in which BLAS leaves `n` of this process's cores to others, if it can.
 
     Its threads spin while they wait for the next product. With as many of them as there are cores,
-    those that read got half of one, and a fit of 200 columns took twice as long.
+    those that read got half of one, and a fit of 200 columns took twice as long. Of contexts at the
+    same time the first decides, and the last one out restores what was.
     """
+    global _contexts, _limit
+    with _lock:
+        if not _contexts:
+            _limit = _limited(n)
+        _contexts += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _contexts -= 1
+            if not _contexts:
+                _limit.restore_original_limits()
+
+
+def _limited(n: int) -> Any:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     blas = ThreadpoolController().select(user_api="blas")
     wanted = [library["num_threads"] for library in blas.info()]  # a person may have chosen fewer
-    limit: AbstractContextManager[object] = blas.limit(limits=min([max(1, cores - n), *wanted]))
-    return limit
+    return blas.limit(limits=min([max(1, cores - n), *wanted]))

@@ -445,6 +445,19 @@ def test_nan_that_came_after_the_first_look(packed):
         list(loader)
 
 
+def test_nan_that_comes_in_the_middle_of_a_later_pass(packed):
+    (path, *_) = sorted((packed / "float64").glob("*.arrow"))
+    loader = DataLoader(arrow_source(path), 10, num_workers=0)
+    first = np.concatenate([batch["batch"] for batch in loader])
+    stream = iter(loader)
+    next(stream)
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(first[-1, 2].tobytes()))
+        file.write(np.float64(np.nan).tobytes())
+    with pytest.raises(MissingValueError, match="'x2'"):
+        list(stream)
+
+
 def test_to_read_is_not_to_look_for_nan(tmp_path):
     """Whoever reads without a loader has to look at what there is."""
     rows = np.arange(10.0).reshape(5, 2)

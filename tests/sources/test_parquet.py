@@ -123,6 +123,32 @@ def test_reading_can_be_broken_off(shards: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "nbytes"),
+    [
+        (pa.int8(), 4),
+        (pa.float32(), 4),
+        (pa.float64(), 8),
+        (pa.bool_(), 4),
+        (pa.timestamp("us"), 8),
+        (pa.decimal128(9, 2), 16),
+        (pa.large_string(), 8),
+    ],
+)
+def test_memory_of_a_value(kind: pa.DataType, nbytes: float) -> None:
+    assert parquet_module._least_bytes(kind) == nbytes
+
+
+def test_columns_of_the_filter_alone_are_not_kept(tmp_path: Path) -> None:
+    table = pa.table({"x": np.arange(1000.0), "text": ["t" * 500] * 1000})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    source = parquet_source(tmp_path, columns=["x"], filters=pc.field("text") != "s")
+    before = pa.total_allocated_bytes()
+    (rows,) = source.rows(source.fragments[0])
+    assert pa.total_allocated_bytes() - before < 100_000
+    np.testing.assert_array_equal(rows.block(source.layout)["batch"].ravel(), np.arange(1000))
+
+
+@pytest.mark.parametrize(
     ("row_bytes", "rows"),
     [(1, 65_536), (57, 36_792), (113, 18_558), (801, 16_384), (1601, 10_479), (2**25, 1)],
 )

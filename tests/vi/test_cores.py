@@ -27,3 +27,16 @@ def test_no_more_than_a_person_wants(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     with threadpool_limits(1, user_api="blas"), cores.leaving_cores(2):
         assert blas_threads() == {1}
+
+
+def test_the_last_of_several_restores():
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        first, second = cores.leaving_cores(99), cores.leaving_cores(99)
+        assert blas_threads() == before
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before

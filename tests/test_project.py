@@ -168,3 +168,15 @@ def test_find_python_says_what_is_missing(path_of_fakes: Path) -> None:
     assert found.stdout == ""
     assert "PYTHON=python9 is not" in found.stderr
     assert "needs CPython 3.12 or newer" in found.stderr
+
+
+def test_a_fit_does_not_import_what_it_does_not_need() -> None:
+    """scipy.stats and what it needs take 36 MB, matplotlib as much."""
+    program = (
+        "import sys; from pymc_streaming import DataLoader, Trainer, parquet_source;"
+        "print({'scipy.stats', 'matplotlib', 'sklearn'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "set()"

@@ -25,7 +25,7 @@ __all__ = ["Passes"]
 
 # Batches that are handed on together: as many as make the cost of handing them on, some tenths of
 # a millisecond of Python in two threads, small beside the steps they are for.
-_BYTES = 4 * 2**20
+_BYTES = 8 * 2**20
 _BATCHES = 64
 
 # Rows on their way to a window: few enough to be in a processor's cache still when they are moved.

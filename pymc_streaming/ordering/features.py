@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+from scipy import special
 
 from pymc_streaming.ordering.statistics import Feature, Layout, Test, lag_test, run_tests
 from pymc_streaming.sources.columns import Column, canonical_type
@@ -215,7 +215,7 @@ def _normal_scores(
     if len(knots) > KNOTS:
         kept = np.linspace(0, len(knots) - 1, KNOTS).astype(int)
         knots, level = knots[kept], level[kept]
-    scores = np.interp(numbers, knots, stats.norm.ppf(level))
+    scores = np.interp(numbers, knots, special.ndtri(level))
     scores[~valid] = scores[valid].mean()
     scores = standardised(scores)
     return scores if scores.any() else None

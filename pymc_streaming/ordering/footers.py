@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import stats
 
 from pymc_streaming.ordering.features import bounded, readable
 from pymc_streaming.ordering.statistics import quadratic_tail
@@ -283,7 +282,9 @@ def _kendall(ends: np.ndarray) -> tuple[float, float]:
     """Correlation with the position, and its p-value."""
     if len(ends) < 2 or np.ptp(ends) == 0:
         return math.nan, 1.0
-    # scipy's exact distribution grows with the square of the length.
+    from scipy import stats  # takes 16 MB, and what it needs another 20: not for every fit
+
+    # Its exact distribution grows with the square of the length.
     method = "auto" if len(ends) <= 50 else "asymptotic"
     tau, p = stats.kendalltau(np.arange(len(ends)), ends, method=method)
     return float(tau), float(p) if np.isfinite(p) else 1.0

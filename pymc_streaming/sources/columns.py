@@ -272,14 +272,12 @@ class ColumnPlan:
                 )
             yield InMemory(block)
 
-    def _numbers(self, column: Column, array: pa.Array, where: str) -> np.ndarray:
-        array = _without_null_levels(array)
-        column.refuse_nulls(array.null_count, where)
-        return column.values(array, where)
-
     def _array(self, name: str, batch: pa.RecordBatch, where: str) -> np.ndarray | SideBySide:
         """The column that is an array, or those that make one side by side."""
         names, dtype = self.arrays[name], self.layout[name].dtype
+        if isinstance(names, str):
+            numbers = self._numbers(names, dtype, batch, where)
+            return narrowed(numbers, dtype, f"{where}: column {names!r}")
         stored = self._stored_alike.get(name)
         if stored is not None:
             there = {column: i for i, column in enumerate(batch.schema.names)}
@@ -287,21 +285,22 @@ class ColumnPlan:
             together = SideBySide.of_batch(batch, positions, stored)
             if together is not None:
                 return together
-        values = {
-            column: self._numbers(self.by_name[column], batch.column(column), where)
-            for column in ((names,) if isinstance(names, str) else names)
-        }
-        for column, numbers in values.items():
-            if dtype.kind == "f" and column not in self._plain:
-                refuse_large(numbers, dtype, f"{where}: column {column!r}")
-        if isinstance(names, str):
-            return narrowed(values[names], dtype, f"{where}: column {names!r}")
-        columns = [values[column] for column in names]
-        if not SideBySide.converts([column.dtype for column in columns], dtype):
+        columns = [self._numbers(column, dtype, batch, where) for column in names]
+        if not SideBySide.converts([numbers.dtype for numbers in columns], dtype):
             columns = [
-                narrowed(values[column], dtype, f"{where}: column {column!r}") for column in names
+                narrowed(numbers, dtype, f"{where}: column {column!r}")
+                for column, numbers in zip(names, columns, strict=True)
             ]
         return SideBySide.of_arrays(columns)
+
+    def _numbers(self, name: str, dtype: np.dtype, batch: pa.RecordBatch, where: str) -> np.ndarray:
+        """One column, in the type nearest to the stored one, for an array of `dtype`."""
+        column, array = self.by_name[name], _without_null_levels(batch.column(name))
+        column.refuse_nulls(array.null_count, where)
+        numbers = column.values(array, where)
+        if dtype.kind == "f" and name not in self._plain:
+            refuse_large(numbers, dtype, f"{where}: column {name!r}")
+        return numbers
 
     def _transformed(self, batch: pa.RecordBatch, where: str) -> Iterator[Block]:
         columns = {

@@ -20,7 +20,7 @@ resident, fixed             this package's step without reading: on consecutive 
                             table in memory, and on one batch again and again
 
 A measurement is one call of fit, its start included, for as many steps as take about a second
-(`--seconds`).
+(`--seconds`), and at least 50: a start, which may fill a shuffle buffer first, is not a step.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ CONTESTANTS = (
     "resident", "fixed",
 )  # fmt: skip
 PRECISIONS = ("float64", "float32")
-WIDE_NUMBERS = 28_000_000  # of a default table, however many columns it has
+FEWEST_STEPS = 50
 READING = """\
 A ratio is that of medians. **× pm.Minibatch** is the speed over that of `pm.fit` on `pm.Minibatch`
 in float64, which is what PyMC does by default; **over the limit** the time of a step over that on
 consecutive views of the table in memory, in the same precision: what is above 1 is the cost of
 reading. The step on a fixed batch finds its rows in the processor's cache, and is no limit of
-anything that has to read rows. A cold run reads each file from the disk once; on a virtual machine
-the host may have them in memory still.
+anything that has to read rows; it is a call for each step, which small batches show. A cold run
+reads each file from the disk once; on a virtual machine the host may have them in memory still.
 
 The contestants do not do the same in a step. `pm.fit` and NumPyro draw rows with replacement, the
 others go through a shuffled table. This package's scales move at every fourth step, on a pair of
@@ -169,13 +169,14 @@ def _timed(contestant: Any, n: int) -> dict[str, Any]:
 
 def _steps_for(contestant: Any, seconds: float) -> int:
     """So many steps that they take about this long: doubled until half of it is reached."""
+    unit = contestant.unit
     for _ in range(2):  # the first calls compile, with some
-        contestant.run(contestant.unit)
-    n = contestant.unit
+        contestant.run(unit)
+    n = fewest = math.ceil(FEWEST_STEPS / unit) * unit
     while True:
         taken = _timed(contestant, n)["microseconds"] * n / 1e6
         if taken >= seconds / 2:
-            return math.ceil(n * seconds / taken / contestant.unit) * contestant.unit
+            return max(fewest, math.ceil(n * seconds / taken / unit) * unit)
         n *= 2
 
 

@@ -199,7 +199,7 @@ def _add_shuffle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="ROWS",
         type=int,
         default=argparse.SUPPRESS,
-        help="rows of a row group or record batch (default: about 8 MiB of them; if wide, more)",
+        help="rows of a row group or record batch (default: about 8 MiB; of many columns, more)",
     )
     shuffle.add_argument(
         "--shards",

@@ -48,10 +48,12 @@ logger = logging.getLogger(__name__)
 _FORMATS = ("parquet", "arrow")
 
 # Defaults of the result: functions of the table alone.
-_FRAGMENT_BYTES, _MOST_FRAGMENT_ROWS = 8 * 2**20, 131_072
-# Of wide rows at least so many, or as many as take so much: a reader of Parquet begins anew on each
-# column of a row group, which for few values takes longer than to decode them.
-_LEAST_FRAGMENT = {"arrow": (256, 16 * 2**20), "parquet": (32_768, 32 * 2**20)}
+_FRAGMENT_BYTES, _MOST_FRAGMENT_ROWS, _LEAST_FRAGMENT_ROWS = 8 * 2**20, 131_072, 256
+# Of wide rows there are fewer than the least in a fragment, as many as take so much.
+_MOST_FRAGMENT_BYTES = 16 * 2**20
+# A reader of Parquet begins anew on each column of a row group, which takes longer than to decode
+# few values: where there are many columns, a row group is as large as that many such pieces.
+_COLUMN_BYTES, _MOST_ROW_GROUP_BYTES = 128 * 2**10, 32 * 2**20
 _SHARD_BYTES, _MOST_DEFAULT_SHARDS, _MOST_SHARDS = 64 * 2**20, 256, 4096
 
 # How the work is cut up. A worker with less memory would spend its time on the seams.
@@ -114,8 +116,8 @@ def preshuffle(
         format they are then stored side by side, a row after the other, as training reads them.
         Default: columns are kept as they are.
     rows_per_fragment : int, optional
-        Rows of a row group or record batch. Default: about 8 MiB of memory, at most 131,072 rows;
-        of wide rows 32,768 in Parquet and 256 in Arrow files, or as many as take 32 and 16 MiB.
+        Rows of a row group or record batch. Default: about 8 MiB of memory, in Parquet with many
+        columns up to 32 MiB, at most 131,072 rows; of wide rows 256, or as many as take 16 MiB.
         Each worker holds a fragment whole, and a copy of it, whatever `memory_limit` says.
     shards : int, optional
         Number of files. They hold about equally many rows, not exactly: where a row goes is
@@ -481,7 +483,8 @@ class _Shuffle:
     @property
     def rows_per_fragment(self) -> int:
         """Rows of a fragment of the result, once all rows have been seen."""
-        return self._asked_rows or _fragment_rows(self._row_bytes, self._format)
+        n_columns = len(self._schema) if self._format == "parquet" else 1
+        return self._asked_rows or _fragment_rows(self._row_bytes, n_columns)
 
     def write(self, sizes: np.ndarray, threads: int, progress: ShuffleProgress) -> list[Shard]:
         """The second pass: all shards."""
@@ -606,10 +609,11 @@ def _task_name(number: int) -> str:
     return f"task-{number:06d}"
 
 
-def _fragment_rows(row_bytes: float, format: str) -> int:  # noqa: A002
-    rows = 1 << (max(1, int(_FRAGMENT_BYTES / max(1.0, row_bytes))).bit_length() - 1)
-    least_rows, most_bytes = _LEAST_FRAGMENT[format]
-    least = max(1, min(least_rows, int(most_bytes / max(1.0, row_bytes))))
+def _fragment_rows(row_bytes: float, n_columns: int) -> int:
+    row_bytes = max(1.0, row_bytes)
+    wanted = min(max(_FRAGMENT_BYTES, n_columns * _COLUMN_BYTES), _MOST_ROW_GROUP_BYTES)
+    rows = 1 << (max(1, int(wanted / row_bytes)).bit_length() - 1)
+    least = max(1, min(_LEAST_FRAGMENT_ROWS, int(_MOST_FRAGMENT_BYTES / row_bytes)))
     return max(least, min(rows, _MOST_FRAGMENT_ROWS))
 
 

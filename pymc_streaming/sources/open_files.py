@@ -70,7 +70,11 @@ class OpenFiles:
         """
         key = (file.path, checksums)
         with reading(f"{file.path}, {place}" if place else file.path):
-            opened = self._take(key) or self._open(file, checksums)
+            opened = self._take(key)
+            if opened is None:
+                # From the second pass on pages are not compared. Not both footers at a time.
+                self._drop((file.path, not checksums))
+                opened = self._open(file, checksums)
             healthy = True
             try:
                 yield opened
@@ -93,6 +97,10 @@ class OpenFiles:
                     self._idle.remove(item)
                     return item[1]
         return None
+
+    def _drop(self, key: _Key) -> None:
+        if (opened := self._take(key)) is not None:
+            opened.close(force=True)
 
     def _give_back(self, key: _Key, opened: pq.ParquetFile) -> None:
         self._idle.append((key, opened))

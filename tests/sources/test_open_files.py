@@ -47,3 +47,13 @@ def test_checksums_are_compared_unless_they_were(tmp_path: Path) -> None:
         assert opened.read()["x"].to_pylist() == [1.0, 3.0, 3.0]
     with pytest.raises(CorruptFileError, match="CRC checksum"), pool.borrow(file) as opened:
         opened.read()
+
+
+def test_of_the_two_ways_to_open_a_file_one_stays(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "a.parquet")
+    (file,) = find_files(tmp_path, "*.parquet")
+    pool = OpenFiles()
+    for checksums in (True, False, True):
+        with pool.borrow(file, checksums=checksums):
+            pass
+    assert [key for key, _ in pool._idle] == [(file.path, True)]

@@ -10,9 +10,9 @@ import pytensor
 from pymc_streaming.errors import FitError, IndexRangeError, NonFiniteError
 from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.compiling import flat
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import streamed_indices
-from pymc_streaming.vi.step import flat
 
 __all__ = ["explain"]
 
@@ -23,6 +23,7 @@ def explain(
     batch: Mapping[str, np.ndarray],
     noise: np.ndarray,
     where: str,
+    advice: str,
 ) -> FitError:
     """Find out why a step could not be taken.
 
@@ -38,6 +39,8 @@ def explain(
         Standard normal draw of the failed step.
     where : str
         Words for the step and its rows.
+    advice : str
+        What to do when parameters ran away.
 
     Returns
     -------
@@ -54,8 +57,7 @@ def explain(
         found = _not_finite(binding, guide, noise)
     return NonFiniteError(
         f"{where} is not finite: {found}. {kept} Look for values outside the support of the "
-        "likelihood or far out of scale. When the parameters ran away, a lower learning rate "
-        "helps (optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
+        f"likelihood or far out of scale. {advice}"
     )
 
 

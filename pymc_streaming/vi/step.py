@@ -24,28 +24,28 @@ averages are the same for every model, and are in `kernels`.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.compile.mode import Mode, get_mode
-from pytensor.graph.replace import graph_replace
-from pytensor.link.jax.linker import JAXLinker
-from pytensor.link.numba.linker import NumbaLinker
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi import kernels
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.compiling import (
+    called,
+    constants,
+    flat,
+    function_settings,
+    guarded,
+    is_numba,
+)
 from pymc_streaming.vi.guides import Guide
-from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, PymcUpdate
-from pymc_streaming.vi.products import with_light_products
-from pymc_streaming.vi.support import support_violation, violation
 
-__all__ = ["Step", "flat"]
+__all__ = ["Step"]
 
 
 class Step:
@@ -79,32 +79,19 @@ class Step:
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self._binding, self._guide, self._optimizer = binding, guide, optimizer
-        self._mode = get_mode(compile_kwargs.get("mode"))
-        if isinstance(self._mode.linker, NumbaLinker):
-            self._mode = with_light_products(self._mode)
-        _allow_64_bits(self._mode)
-        self._compile_kwargs = {
-            **compile_kwargs,
-            # The conditions behind PyMC's parameter checks are in `support_violation` already.
-            "mode": self._mode.including("local_remove_check_parameter"),
-            "trust_input": True,
-            "on_unused_input": "ignore",
-        }
+        self._settings = function_settings(compile_kwargs)
         model = guide.group.model
         others = [
             variable
             for variable in [*model.basic_RVs, *model.potentials]
             if variable not in streamed
         ]
-        terms = [binding.static(term) for term in model.logp(vars=[*streamed, *others], sum=False)]
-        terms, in_range = clip_indices(terms, binding.inputs)
         draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
+        logps = model.logp(vars=[*streamed, *others], sum=False)
+        terms = [binding.static(term) for term in logps]
+        terms[: len(streamed)], violated = guarded(terms[: len(streamed)], binding.inputs)
         log_density = pt.add(*[term.sum() for term in terms])
-        violations = [support_violation(term) for term in terms[: len(streamed)]]
-        violations += [violation(condition, log_density.dtype) for condition in in_range]
-        loss, violated = (
-            flat(expression, guide, draw) for expression in (-log_density, pt.add(*violations))
-        )
+        loss, violated = (flat(each, guide, draw) for each in (-log_density, violated))
         # Nothing, or NaN: in the loss, and in every element of its gradient.
         self._loss = loss + violated * draw.sum()
         self._draw = draw
@@ -126,11 +113,11 @@ class Step:
         """
         inputs = [self._draw, *self._binding.inputs]
         gradient = pytensor.function(
-            inputs, [pytensor.grad(self._loss, self._draw)], **self._compile_kwargs
+            inputs, [pytensor.grad(self._loss, self._draw)], **self._settings
         )
-        self._loss_function = pytensor.function(inputs, self._loss, **self._compile_kwargs)
-        # Variables of the model that are shared but not refilled, in the order of the function.
-        self._constants = gradient.input_storage[len(inputs) :]
+        self._loss_function = pytensor.function(inputs, self._loss, **self._settings)
+        # Variables of the model that are shared but not refilled.
+        self._constants = functools.partial(constants, gradient, len(inputs))
         arguments = (self._guide.location, *self._binding.arrays(batch))
         self._loss_function(*arguments)  # Numba compiles what is called
         self._advance = functools.partial(
@@ -141,15 +128,14 @@ class Step:
         """`kernels.advance` with its first two arguments: compiled if all that it calls is."""
         if not isinstance(self._optimizer, AnnealedAdam):
             updates = [
-                PymcUpdate(self._optimizer, len(values), self._compile_kwargs)
+                PymcUpdate(self._optimizer, len(values), self._settings)
                 for values in self._parameters
             ]
-            return functools.partial(kernels.advance, _called(gradient, arguments), updates)
-        if not isinstance(self._mode.linker, NumbaLinker):
-            return functools.partial(kernels.advance, _called(gradient, arguments), None)
-        self._gradient = gradient  # kept: its machine code goes with it
+            return functools.partial(kernels.advance, called(gradient, arguments), updates)
+        if not is_numba(self._settings):
+            return functools.partial(kernels.advance, called(gradient, arguments), None)
         advance, address = kernels.compiled(
-            gradient.vm.jit_fn, arguments + self._constant_arrays(), len(arguments) - 1
+            gradient.vm.jit_fn, arguments + self._constants(), len(arguments) - 1
         )
         return functools.partial(advance, address, None)
 
@@ -174,7 +160,7 @@ class Step:
         self._advance(
             self._completed,
             self._binding.arrays(batches),
-            self._constant_arrays(),
+            self._constants(),
             noise,
             rates,
             weights,
@@ -197,40 +183,3 @@ class Step:
     def averages(self) -> tuple[np.ndarray, np.ndarray]:
         """The averaged location and scales, as `Guide.write` takes them."""
         return self._averages
-
-    def _constant_arrays(self) -> tuple[np.ndarray, ...]:
-        # In one layout, whatever a person has set: the loop is compiled for it.
-        return tuple(
-            np.require(value, requirements=("C", "W")) if isinstance(value, np.ndarray) else value
-            for value in (container.storage[0] for container in self._constants)
-        )
-
-
-def _called(function: Any, arguments: tuple[np.ndarray, ...]) -> kernels.Evaluate:
-    """A compiled function in the form in which `kernels.advance` calls one, called once."""
-
-    def evaluate(given: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
-        return (np.asarray(function(*given[: len(arguments)])[0]),)
-
-    evaluate(arguments)
-    return evaluate
-
-
-def _allow_64_bits(mode: Mode) -> None:
-    """Keep JAX from cutting float64 and int64 to half, which it does unless told otherwise."""
-    if isinstance(mode.linker, JAXLinker):
-        import jax
-
-        importlib.import_module("pytensor.link.jax.dispatch")  # sets the same switch on import
-        jax.config.update("jax_enable_x64", True)
-
-
-def flat(expression: TensorVariable, guide: Guide, draw: TensorVariable) -> TensorVariable:
-    """Replace the value variables in `expression` by slices of the flat vector `draw`."""
-    model = guide.group.model
-    values = {value.name: value for value in model.value_vars}
-    replacements = {
-        values[name]: draw[where].reshape(shape).astype(dtype)
-        for name, where, shape, dtype in guide.group.ordering.values()
-    }
-    return graph_replace(expression, replacements, strict=False)

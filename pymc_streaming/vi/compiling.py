@@ -1,0 +1,96 @@
+"""How everything is compiled that runs on batches."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.mode import get_mode
+from pytensor.graph.replace import graph_replace
+from pytensor.link.jax.linker import JAXLinker
+from pytensor.link.numba.linker import NumbaLinker
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.vi import kernels
+from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.indices import clip_indices
+from pymc_streaming.vi.products import with_light_products
+from pymc_streaming.vi.support import support_violation, violation
+
+__all__ = ["called", "constants", "flat", "function_settings", "guarded", "is_numba"]
+
+
+def function_settings(compile_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``pytensor.function``, from those that a person gave."""
+    mode = get_mode(compile_kwargs.get("mode"))
+    if isinstance(mode.linker, NumbaLinker):
+        mode = with_light_products(mode)
+    if isinstance(mode.linker, JAXLinker):
+        # Keep JAX from cutting float64 and int64 to half, which it does unless told otherwise.
+        import jax
+
+        importlib.import_module("pytensor.link.jax.dispatch")  # sets the same switch on import
+        jax.config.update("jax_enable_x64", True)
+    return {
+        **compile_kwargs,
+        # The conditions behind PyMC's parameter checks are in `support_violation` already.
+        "mode": mode.including("local_remove_check_parameter"),
+        "trust_input": True,
+        "on_unused_input": "ignore",
+    }
+
+
+def is_numba(settings: Mapping[str, Any]) -> bool:
+    """Whether functions compiled so can be called from compiled code."""
+    return isinstance(settings["mode"].linker, NumbaLinker)
+
+
+def guarded(
+    terms: Sequence[TensorVariable], data: Sequence[TensorVariable]
+) -> tuple[list[TensorVariable], TensorVariable]:
+    """Log-likelihoods that are safe to compile, and zero, or NaN where they mean nothing.
+
+    Parameters
+    ----------
+    terms : sequence of TensorVariable
+        Elementwise log-likelihoods.
+    data : sequence of TensorVariable
+        The arrays of rows that they are of.
+    """
+    terms, in_range = clip_indices(terms, data)
+    violations = [support_violation(term) for term in terms]
+    violations += [violation(condition, terms[0].dtype) for condition in in_range]
+    return terms, pt.add(*violations)
+
+
+def flat(expression: TensorVariable, guide: Guide, draw: TensorVariable) -> TensorVariable:
+    """Replace the value variables in `expression` by slices of the flat vector `draw`."""
+    model = guide.group.model
+    values = {value.name: value for value in model.value_vars}
+    replacements = {
+        values[name]: draw[where].reshape(shape).astype(dtype)
+        for name, where, shape, dtype in guide.group.ordering.values()
+    }
+    return graph_replace(expression, replacements, strict=False)
+
+
+def constants(function: Any, n_inputs: int) -> tuple[np.ndarray, ...]:
+    """What a compiled function reads besides its inputs: shared variables, as they are now."""
+    # In one layout, whatever a person has set: the loops are compiled for it.
+    return tuple(
+        np.require(value, requirements=("C", "W")) if isinstance(value, np.ndarray) else value
+        for value in (container.storage[0] for container in function.input_storage[n_inputs:])
+    )
+
+
+def called(function: Any, arguments: tuple[np.ndarray, ...]) -> kernels.Evaluate:
+    """A compiled function in the form in which `kernels` call one, called once."""
+
+    def evaluate(given: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
+        return (np.asarray(function(*given[: len(arguments)])[0]),)
+
+    evaluate(arguments)
+    return evaluate

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pymc_streaming.converge import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
     from pymc_streaming.progress import History
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         table_source,
     )
     from pymc_streaming.trainer import Trainer
+    from pymc_streaming.vi.ascent import Status
     from pymc_streaming.vi.optimizers import AnnealedAdam
 
 __version__ = "0.1.0"
@@ -29,12 +31,14 @@ __all__ = [
     "ArraySpec",
     "ColumnOrder",
     "DataLoader",
+    "FitResult",
     "Fragment",
     "History",
     "IterableDataset",
     "Manifest",
     "OrderReport",
     "RelationOrder",
+    "Status",
     "Trainer",
     "array_source",
     "arrow_source",
@@ -49,6 +53,7 @@ __all__ = [
 # A module is imported when a name of it is used: PyMC takes a second and 60 MB, which shuffling or
 # looking at a table does without, and the command can be interrupted from its first moment on.
 _HOMES = {
+    "converge": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
     "progress": ("History",),
@@ -65,6 +70,7 @@ _HOMES = {
         "table_source",
     ),
     "trainer": ("Trainer",),
+    "vi.ascent": ("Status",),
     "vi.optimizers": ("AnnealedAdam",),
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["FitProgress", "History", "Recorder"]
+__all__ = ["FitProgress", "History", "PassProgress", "Recorder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +132,65 @@ class FitProgress:
             speed=f"{rows_per_second / 1e6:.2f} M rows/s",
             loss=f"loss {self._loss:,.6g}",
         )
+
+
+class PassProgress:
+    """The same for passes over all rows.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of a pass.
+    most : int
+        Passes that may be made.
+    enabled : bool
+        False for no bar in any case.
+    """
+
+    def __init__(self, n_rows: int, most: int, *, enabled: bool) -> None:
+        console = Console(stderr=True)
+        visible = enabled and (console.is_terminal or console.is_jupyter)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("row {task.completed:,.0f} of {task.total:,.0f}"),
+            TextColumn("{task.fields[step]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not visible,
+        )
+        self._n_rows, self._most, self._passes = n_rows, most, 0
+
+    def __enter__(self) -> PassProgress:
+        self._progress.start()
+        self._task = self._progress.add_task("compiling", total=self._n_rows, step="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, what: str) -> None:
+        """Something else than compiling begins."""
+        self._progress.update(self._task, description=what)
+
+    def next_pass(self) -> None:
+        """A pass begins."""
+        self._passes += 1
+        self._progress.update(
+            self._task,
+            description=f"pass {self._passes}, of at most {self._most}",
+            completed=0,
+        )
+
+    def update(self, count: int) -> None:
+        """So many more rows are done."""
+        self._progress.advance(self._task, count)
+
+    def seen(self, step: float) -> None:
+        """A pass ended; the parameters go so far from there."""
+        self._progress.update(self._task, step=f"step {step:.3g} sd")

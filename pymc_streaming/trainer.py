@@ -15,6 +15,7 @@ from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.arguments import whole_number
+from pymc_streaming.converge import ExactFit, FitResult
 from pymc_streaming.errors import (
     ArgumentError,
     FitError,
@@ -25,7 +26,8 @@ from pymc_streaming.errors import (
 from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
-from pymc_streaming.progress import FitProgress, History, Recorder
+from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
+from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.cores import leaving_cores
@@ -97,6 +99,8 @@ class Trainer:
         The result so far, also after an error or an interruption.
     history : History
         Steps, losses, rows and seconds on record.
+    result : FitResult or None
+        How the last fit without a number of steps ended.
 
     Raises
     ------
@@ -182,7 +186,9 @@ class Trainer:
         self.approximation: Approximation | None = None
         self._random = np.random.default_rng(random_seed)
         self._guide_seed = int(self._random.integers(2**31))
+        self.result: FitResult | None = None
         self._step: Step | None = None
+        self._exact: ExactFit | None = None
         self._in_order = False  # as far as was warned about
         self._position = (0, 0)
         self._variables: list[Any] = []
@@ -195,18 +201,25 @@ class Trainer:
         """What was recorded so far, over all calls of `fit`."""
         return self._recorder.history()
 
-    def fit(self, n: int = 10_000) -> Approximation:
-        """Take exactly `n` steps, each on the next full batch.
+    def fit(self, n: int | None = None, *, max_passes: int | None = None) -> Approximation:
+        """Fit until converged; or take exactly `n` steps, each on the next full batch.
 
-        A second call goes on: from the same parameters, with the optimiser's state, at the
-        next row of the stream. The learning rate starts anew, lower the more steps the fits
+        Without `n` the fit is made in exact passes: a sample of the rows is fitted first, then
+        each pass goes over all rows and gives the gradient of the ELBO to rounding, until the
+        parameters rest. Two or three passes are usual. `result` says how it ended. The order of
+        the rows does not matter. This is for ``method="advi"``.
+
+        With `n`, a second call goes on: from the same parameters, with the optimiser's state, at
+        the next row of the stream. The learning rate starts anew, lower the more steps the fits
         before took to their end: at ``n / (n + those steps)`` of the first, so that a short
         second fit does not undo a long first one.
 
         Parameters
         ----------
-        n : int, default 10_000
-            Number of steps.
+        n : int, optional
+            Number of steps. Default: exact passes until converged.
+        max_passes : int, default 20
+            Most passes, of a fit without `n`.
 
         Returns
         -------
@@ -237,8 +250,12 @@ class Trainer:
             If the order of the rows would give a wrong posterior, before anything is compiled.
         NotConvergedWarning
             If parameters still moved at the end, steadily one way or by many posterior
-            standard deviations.
+            standard deviations; or if a fit without `n` did not converge.
         """
+        if n is None:
+            return self._fit_until_converged(max_passes)
+        if max_passes is not None:
+            raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
         n = whole_number("n", n)
         loader = self.dataloader
         if self._step is None and self.on_ordered != "ignore":
@@ -248,14 +265,9 @@ class Trainer:
             loader.stream(self._position) as stream,
             leaving_cores(loader.num_workers),
         ):
+            self._check_model(stream)
             if self._step is None:
                 self._step = self._prepare(stream.peek())
-                self._variables = self._model_variables()
-            elif self._variables != self._model_variables():
-                raise ArgumentError(
-                    "The model has other variables than at the first fit, which compiled it. Make "
-                    "a new Trainer for it."
-                )
             try:
                 self._loop(n, stream, progress)
             except KeyboardInterrupt:
@@ -273,8 +285,55 @@ class Trainer:
                 self.approximation.hist = self.history.loss
         return self.approximation
 
-    def _model_variables(self) -> list[Any]:
-        return [*self.model.basic_RVs, *self.model.potentials]
+    def _fit_until_converged(self, max_passes: int | None) -> Approximation:
+        """Exact passes over all rows."""
+        most = 20 if max_passes is None else whole_number("max_passes", max_passes)
+        loader = self.dataloader
+        if self.method != "advi":
+            raise ArgumentError(
+                f"method={self.method!r} is fitted in a number of steps: fit(20_000), say. A fit "
+                "without one is for method='advi'."
+            )
+        with (
+            PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
+            leaving_cores(loader.num_workers),
+        ):
+            with loader.stream(self._position) as stream:
+                self._check_model(stream)
+                batch = next(stream)
+            if self._exact is None:
+                self._exact = ExactFit(
+                    self._binding, self._streamed, self._guide, loader, batch, self._compile_kwargs
+                )
+            try:
+                self.result = self._exact.run(self._random, most, progress)
+            finally:
+                self.approximation = self._guide.write(self._guide.location, self._guide.scales)
+                self.approximation.hist = self.history.loss
+        logger.info("%s", self.result)
+        if self.result.status not in (Status.CONVERGED, Status.INTERRUPTED):
+            warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=3)
+        return self.approximation
+
+    def _check_model(self, stream: BatchStream) -> None:
+        """Whatever would make the posterior wrong without an error, before the first fit."""
+        variables = [*self.model.basic_RVs, *self.model.potentials]
+        if self._variables:
+            if variables != self._variables:
+                raise ArgumentError(
+                    "The model has other variables than at the first fit, which compiled it. Make "
+                    "a new Trainer for it."
+                )
+            return
+        loader, batch = self.dataloader, stream.peek()
+        self._binding = Binding(self.model, self.data_name, batch)
+        self._streamed = check_model(
+            self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
+        )
+        # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
+        initial_scale = 0.01 / math.sqrt(loader.total_size)
+        self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
+        self._variables = variables
 
     def _check_order(self, n: int) -> None:
         """Warn, or refuse, where batches would be no fair sample of the table."""
@@ -300,16 +359,11 @@ class Trainer:
             return unread_columns(self.model, self.data_name, next(stream))
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
-        """Check the model on the first batch, then compile."""
+        """Compile the steps."""
         loader = self.dataloader
-        self._binding = Binding(self.model, self.data_name, batch)
-        streamed = check_model(
-            self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
+        step = Step(
+            self._binding, self._streamed, self._guide, self.optimizer, self._compile_kwargs
         )
-        # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
-        initial_scale = 0.01 / math.sqrt(loader.total_size)
-        self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
-        step = Step(self._binding, streamed, self._guide, self.optimizer, self._compile_kwargs)
         started = time.perf_counter()
         step.compile(batch)
         logger.info(
@@ -409,7 +463,11 @@ class Trainer:
         """The error for the next step, which could not be taken."""
         rows = self.dataloader.locate(self._position, self.dataloader.batch_size)
         where = f"Step {self._steps + 1:,}, on {rows},"
-        return explain(self._binding, self._guide, batch, noise, where)
+        advice = (
+            "When the parameters ran away, a lower learning rate helps "
+            "(optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
+        )
+        return explain(self._binding, self._guide, batch, noise, where, advice)
 
     def _warn_if_moving(self, n: int) -> None:
         """Warn about parameters that went steadily one way while they were averaged.

@@ -1,6 +1,6 @@
 """Loading: order, shuffling, reading ahead, batches."""
 
-from pymc_streaming.loader.buffer import count_rows, nth_batch
+from pymc_streaming.loader.buffer import count_rows, nth_batch, rows_of
 from pymc_streaming.loader.loader import DataLoader
 from pymc_streaming.loader.shuffle import ShuffleBuffer, shuffle_buffer
 from pymc_streaming.loader.stream import BatchStream
@@ -11,5 +11,6 @@ __all__ = [
     "ShuffleBuffer",
     "count_rows",
     "nth_batch",
+    "rows_of",
     "shuffle_buffer",
 ]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
 from pymc_streaming.loader.order import Order, Position
 from pymc_streaming.loader.passes import Passes
+from pymc_streaming.loader.sample import sample_rows
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
@@ -215,6 +219,38 @@ class DataLoader:
             )
         packed = self._passes.packed(position, endless=True)
         return BatchStream(packed, self.batch_size, position)
+
+    def blocks(self, n_rows: int) -> Iterator[Block]:
+        """Every row once, in the order of the source.
+
+        Parameters
+        ----------
+        n_rows : int
+            Each block, but for the last, has a multiple of so many rows.
+
+        Yields
+        ------
+        Block
+            Its arrays may be written to again when the next is asked for.
+        """
+        order = Order(self._order.counts, None, self.seed)
+        passes = replace(self._passes, order=order, batch_size=min(n_rows, self.total_size))
+        with closing(passes.packed((0, 0), endless=False)) as stream:
+            for packed in stream:
+                yield packed.batches
+                packed.give_back()
+
+    def sample(self, n_rows: int, random: np.random.Generator) -> tuple[Block, int]:
+        """Some rows, picked at random, and how many were read for that.
+
+        Parameters
+        ----------
+        n_rows : int
+            How many; all rows if there are fewer.
+        random : numpy.random.Generator
+            Where the choice comes from.
+        """
+        return sample_rows(self.source, self.total_size, min(n_rows, self.total_size), random)
 
     def placeholder(self, n_rows: int | None = None) -> Any:
         """Zeros of the shape of a batch, for ``pm.Data``.

@@ -23,7 +23,15 @@ from numba.core import cgutils
 from numba.core.errors import NumbaExperimentalFeatureWarning
 from numba.extending import intrinsic, overload
 
-__all__ = ["Evaluate", "Update", "advance", "compiled", "deviate"]
+__all__ = [
+    "Evaluate",
+    "Update",
+    "accumulate",
+    "advance",
+    "compiled",
+    "compiled_accumulate",
+    "deviate",
+]
 
 #: From a draw and the arrays of a batch, in one tuple, to the gradient, in another.
 Evaluate = Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray]]
@@ -224,6 +232,44 @@ def advance(
         completed[0] += 1
 
 
+def accumulate(
+    model: Any,
+    chunk_rows: int,
+    n_rows: int,
+    blocks: tuple[np.ndarray, ...],
+    constants: tuple[np.ndarray, ...],
+    points: np.ndarray,
+    chosen: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add up what `model` gives for chunks of rows, each at a few points.
+
+    Parameters
+    ----------
+    model : callable, or the address of a compiled one
+        From a draw, rows and constants to a vector.
+    chunk_rows : int
+        Rows of a chunk; the last may have fewer.
+    n_rows : int
+        Rows of the blocks.
+    blocks, constants : tuple of ndarray
+        Rows; what else `model` reads.
+    points : ndarray, shape (k, d)
+        Draws.
+    chosen : ndarray of int64, shape (chunks, m)
+        For each chunk the points at which it is looked at.
+    out : ndarray, shape (k, size of the vector)
+        Sums, by point. Added to.
+    """
+    for chunk in range(len(chosen)):
+        start = chunk * chunk_rows
+        piece = rows(blocks, start, min(start + chunk_rows, n_rows))
+        for point in chosen[chunk]:
+            vector = gradient_at(model, (points[point], *piece, *constants))
+            for i in range(len(vector)):
+                out[point, i] += vector[i]
+
+
 def compiled(
     function: Any, arguments: tuple[np.ndarray, ...], n_blocks: int
 ) -> tuple[Callable[..., None], int]:
@@ -237,9 +283,6 @@ def compiled(
     arguments : tuple of ndarray
         Arrays of the types that it will be called with.
     """
-    expected = _model_type([numba.typeof(argument) for argument in arguments]).signature
-    function.compile(expected)
-    result = function.overloads[expected.args]
     pair = types.UniTuple(_VECTOR, 2)
     signature = types.void(
         types.int64,
@@ -247,8 +290,7 @@ def compiled(
         types.int64,
         types.int64,
         types.Array(types.int64, 1, "C"),
-        numba.typeof(arguments[1 : 1 + n_blocks]),
-        numba.typeof(arguments[1 + n_blocks :]),
+        *_argument_types(arguments, n_blocks),
         _MATRIX,
         _VECTOR,
         _VECTOR,
@@ -256,9 +298,40 @@ def compiled(
         types.UniTuple(_MATRIX, 2),
         pair,
     )
-    # By its address, so that the loop is the same for every model with such arrays, and found in
+    return _loop(advance, signature), _address(function, arguments)
+
+
+def compiled_accumulate(
+    function: Any, arguments: tuple[np.ndarray, ...], n_blocks: int
+) -> tuple[Callable[..., None], int]:
+    """The same for `accumulate`."""
+    signature = types.void(
+        types.int64,
+        types.int64,
+        types.int64,
+        *_argument_types(arguments, n_blocks),
+        _MATRIX,
+        types.Array(types.int64, 2, "C"),
+        _MATRIX,
+    )
+    return _loop(accumulate, signature), _address(function, arguments)
+
+
+def _argument_types(arguments: tuple[np.ndarray, ...], n_blocks: int) -> tuple[Any, Any]:
+    return numba.typeof(arguments[1 : 1 + n_blocks]), numba.typeof(arguments[1 + n_blocks :])
+
+
+def _address(function: Any, arguments: tuple[np.ndarray, ...]) -> int:
+    """Where the machine code of `function` is, compiled for `arguments`."""
+    # A loop that is given the address is the same for every model with such arrays, and found in
     # the cache. To pass the function itself would cost a tenth of a millisecond at every call.
-    address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+    expected = _model_type([numba.typeof(argument) for argument in arguments]).signature
+    function.compile(expected)
+    result = function.overloads[expected.args]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def _loop(function: Callable[..., None], signature: Any) -> Callable[..., None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaExperimentalFeatureWarning)
-        return numba.njit(signature, nogil=True, cache=True)(advance), address
+        return numba.njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return]

@@ -1,0 +1,181 @@
+"""A fit that ends when it has converged: exact passes over the rows of a loader."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.errors import FitError
+from pymc_streaming.loader import DataLoader, count_rows, rows_of
+from pymc_streaming.progress import PassProgress
+from pymc_streaming.sources import Block
+from pymc_streaming.vi.ascent import Moved, Status
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.exact import fit_exactly, sample_size
+from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.nonfinite import explain
+from pymc_streaming.vi.passes import NotFinite, Sample
+from pymc_streaming.vi.structure import gradients_at
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["ExactFit", "FitResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a fit until convergence ended. ``str(result)`` is one line.
+
+    Parameters
+    ----------
+    status : Status
+        How; ``status.value`` names the cause, and what to change.
+    passes : int
+        Passes over all rows.
+    rows : int
+        Rows that were read, with those for the sample.
+    seconds : float
+        Without compilation.
+    trail : tuple of Moved
+        For each pass, how far it moved the parameters, in posterior standard deviations.
+    """
+
+    status: Status
+    passes: int
+    rows: int
+    seconds: float
+    trail: tuple[Moved, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the parameters came to rest."""
+        return self.status.converged
+
+    def __str__(self) -> str:
+        return (
+            f"{self.passes} passes, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"
+        )
+
+
+class ExactFit:
+    """Exact passes of one model over one loader, compiled when made.
+
+    Parameters
+    ----------
+    binding : Binding
+        The model and its placeholders.
+    streamed : sequence of TensorVariable
+        The observed variables whose likelihood is streamed.
+    guide : Guide
+        Independent normals; `run` moves them.
+    loader : DataLoader
+        The rows.
+    batch : mapping of str to ndarray
+        Some of them.
+    compile_kwargs : mapping
+        Passed to ``pytensor.function``.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        streamed: Sequence[TensorVariable],
+        guide: Guide,
+        loader: DataLoader,
+        batch: Mapping[str, np.ndarray],
+        compile_kwargs: Mapping[str, Any],
+    ) -> None:
+        self._binding, self._guide, self._loader = binding, guide, loader
+        self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
+
+    def run(
+        self, random: np.random.Generator, max_passes: int, progress: PassProgress
+    ) -> FitResult:
+        """Fit until converged, or the passes are used up; the guide has the result.
+
+        Raises
+        ------
+        NonFiniteError, IndexRangeError
+            If the log-density has no finite gradient where the fit begins.
+        """
+        loader, guide, began = self._loader, self._guide, time.perf_counter()
+        table = _Table(loader, progress)
+        progress.begin("sampling")
+        size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
+        rows, read = loader.sample(size, random)
+        sample = Sample(rows)
+        try:
+            ascent = fit_exactly(
+                table,
+                sample,
+                self._binding,
+                self._terms,
+                guide,
+                random,
+                max_passes=max_passes,
+                seen=lambda moved: progress.seen(moved.step),
+            )
+        except NotFinite as error:
+            guide.location[:] = error.location
+            raise self._explanation() from None
+        guide.location[:] = ascent.q.location
+        guide.scales[:] = ascent.q.log_scale
+        return FitResult(
+            ascent.status,
+            ascent.passes,
+            read + ascent.passes * loader.total_size,
+            time.perf_counter() - began,
+            ascent.trail,
+        )
+
+    def _explanation(self) -> FitError:
+        """The error for a log-density without a gradient at the location of the guide."""
+        batch_size, point = self._loader.batch_size, self._guide.location[None]
+        bad: Block = {}
+        first, where = 0, "The prior"
+        for block in self._loader.blocks(batch_size):
+            for start in range(0, count_rows(block), batch_size):
+                rows = rows_of(block, start, start + batch_size)
+                bad = bad or rows
+                if not np.isfinite(gradients_at(self._terms, Sample(rows), point)).all():
+                    last = first + count_rows(rows) - 1
+                    bad, where = rows, f"The log-density of rows {first:,} to {last:,}"
+                    break
+                first += count_rows(rows)
+            else:
+                continue
+            break
+        return explain(
+            self._binding,
+            self._guide,
+            bad,
+            np.zeros(self._guide.size),
+            f"{where}, where the fit begins,",
+            "If that is far from where the parameters belong, give a start nearby (initval=).",
+        )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """All rows of a loader, again and again, each of weight one."""
+
+    loader: DataLoader
+    progress: PassProgress
+
+    @property
+    def n_rows(self) -> int:
+        return self.loader.total_size
+
+    def blocks(self, multiple: int) -> Iterator[tuple[Block, np.ndarray]]:
+        ones = np.ones(0)
+        self.progress.next_pass()
+        for rows in self.loader.blocks(multiple):
+            count = count_rows(rows)
+            if count > len(ones):
+                ones = np.ones(count)
+            yield rows, ones[:count]
+            self.progress.update(count)

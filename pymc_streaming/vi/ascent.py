@@ -1,0 +1,243 @@
+r"""From pass to pass: to the Gaussian with the highest ELBO.
+
+A pass gives the gradient over all rows; the optimum of the surrogate there is where the next pass
+looks. A move is kept if the ELBO rose along it, judged by the gradients at its ends,
+
+.. math:: \tfrac12 (G_\text{before} + G_\text{after})^\top \Delta > 0,
+
+which is exact for cubic polynomials up to their third derivative and, unlike a difference of two
+ELBOs of millions, not drowned in rounding. If not, it is taken back, and the next goes a quarter as
+far.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_streaming.vi.passes import (
+    PASS_NOISE,
+    Derivatives,
+    NotFinite,
+    Table,
+    pairs_of_a_chunk,
+    pass_over,
+)
+from pymc_streaming.vi.signs import Signs
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["Ascent", "Moved", "Status", "ascend"]
+
+
+class Status(enum.Enum):
+    """How a fit ended; the text names the cause, and what to change."""
+
+    CONVERGED = "Converged: another pass would not change the result noticeably."
+    PASSES_USED_UP = (
+        "Not converged: the passes were used up before the parameters came to rest. Give more "
+        "(max_passes=)."
+    )
+    STALLED = (
+        "Not converged: no step improves the fit any more, though the gradient is not zero. The "
+        "posterior may have several modes or no end in some direction; try a tighter prior, "
+        "another start (initval=), or fit(n) with stochastic steps."
+    )
+    INTERRUPTED = "Interrupted: the result is that of the last complete pass."
+
+    @property
+    def converged(self) -> bool:
+        """Whether the result can be used."""
+        return self is Status.CONVERGED
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One pass on record.
+
+    Parameters
+    ----------
+    passes : int
+        Passes so far.
+    step : float
+        Largest move of a mean that followed from it, in standard deviations.
+    log_scale : float
+        Largest change of a log scale.
+    kept : bool
+        Whether the move before it was kept.
+    """
+
+    passes: int
+    step: float
+    log_scale: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where an ascent ended.
+
+    Parameters
+    ----------
+    q : Gaussian
+        The result.
+    status : Status
+        How it ended.
+    passes : int
+        Passes that were made.
+    trail : tuple of Moved
+        What each led to, but for one that was made for the scales alone.
+    """
+
+    q: Gaussian
+    status: Status
+    passes: int
+    trail: tuple[Moved, ...]
+
+
+def ascend(
+    table: Table,
+    terms: Terms,
+    signs: Signs,
+    q: Gaussian,
+    curvature: Callable[[Gaussian, Derivatives], Curvature],
+    *,
+    renewed: bool = False,
+    radius: float = np.inf,
+    step_tolerance: float = 0.02,
+    scale_tolerance: float = 0.005,
+    scale_noise: float = 0.012,
+    max_passes: int = 20,
+    seen: Callable[[Moved], None] | None = None,
+) -> Ascent:
+    """Find the Gaussian with the highest ELBO.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    terms : Terms
+        The model.
+    signs : Signs
+        Where expectations are taken.
+    q : Gaussian
+        Where to start.
+    curvature : callable
+        Gives the curvature for what the first pass found; if `renewed`, every pass.
+    renewed : bool, default False
+        Whether the curvature is cheap enough to be looked at anew after each pass.
+    radius : float, default inf
+        How far the first move may go, in standard deviations.
+    step_tolerance : float, default 0.02
+        The ascent ends when every mean is closer to its end than this, in standard deviations, as
+        far as the last moves tell.
+    scale_tolerance : float, default 0.005
+        The same for log scales.
+    scale_noise : float, default 0.012
+        Relative error that is allowed in the curvatures in the end. A last pass is made for them if
+        those before it looked at too few points of each chunk.
+    max_passes : int, default 20
+        Passes that may be made.
+    seen : callable
+        Hears of each pass.
+
+    Returns
+    -------
+    Ascent
+        With the last Gaussian that was not worse than those before it; after Ctrl-C too.
+
+    Raises
+    ------
+    NotFinite
+        If the first pass gives no finite derivatives.
+    """
+    trail: list[Moved] = []
+    derivatives = pass_over(table, terms, signs, q.location, q.scale)
+    if not derivatives.are_finite:
+        raise NotFinite(q.location)
+    bend = curvature(q, derivatives)
+    passes, kept, before = 1, True, None
+    try:
+        while True:
+            new = optimum(terms, signs, q, derivatives, bend.times, radius)
+            moved = _moved(q, new, passes, kept)
+            trail.append(moved)
+            if seen is not None:
+                seen(moved)
+            # A step that was cut short tells nothing of the way that is left.
+            free = moved.step < 0.5 * radius
+            if free and _arrives(moved, before, step_tolerance, scale_tolerance):
+                q, status = new, Status.CONVERGED
+                break
+            if passes >= max_passes:
+                q, status = new if kept else q, Status.PASSES_USED_UP
+                break
+            if not kept and moved.step < step_tolerance / 16:
+                status = Status.STALLED
+                break
+            there = pass_over(table, terms, signs, new.location, new.scale)
+            passes += 1
+            kept = there.are_finite and _rises(terms, signs, (q, derivatives), (new, there))
+            if kept:
+                move, change = new.location - q.location, derivatives.gradient - there.gradient
+                q, derivatives, before = new, there, moved
+                radius *= 3.0
+                if renewed:
+                    bend = curvature(q, derivatives)
+                else:
+                    bend.correct(move, change)
+            else:
+                before = None
+                radius = 0.25 * min(radius, moved.step)
+        points = pairs_of_a_chunk(signs, table.n_rows, scale_noise)
+        if status.converged and points > pairs_of_a_chunk(signs, table.n_rows, PASS_NOISE):
+            exact = pass_over(table, terms, signs, q.location, q.scale, scale_noise)
+            passes += 1
+            q = optimum(terms, signs, q, exact, bend.times, radius)
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    return Ascent(q, status, passes, tuple(trail))
+
+
+def _moved(q: Gaussian, new: Gaussian, passes: int, kept: bool) -> Moved:
+    return Moved(
+        passes,
+        float(np.abs((new.location - q.location) / new.scale).max()),
+        float(np.abs(new.log_scale - q.log_scale).max()),
+        kept,
+    )
+
+
+def _arrives(
+    moved: Moved, before: Moved | None, step_tolerance: float, scale_tolerance: float
+) -> bool:
+    """Whether what is left after a move is small.
+
+    A move is as long as the way that was left before it; what is left after it is less in the
+    proportion in which this move was shorter than the one before.
+    """
+    if before is None:
+        return moved.step < step_tolerance and moved.log_scale < scale_tolerance
+    step = moved.step * min(1.0, moved.step / before.step)
+    log_scale = moved.log_scale * min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
+    return step < step_tolerance and log_scale < scale_tolerance
+
+
+def _rises(
+    terms: Terms,
+    signs: Signs,
+    start: tuple[Gaussian, Derivatives],
+    end: tuple[Gaussian, Derivatives],
+) -> bool:
+    """Whether the ELBO rose from one Gaussian to another."""
+    rise = 0.0
+    location = end[0].location - start[0].location
+    log_scale = end[0].log_scale - start[0].log_scale
+    for q, derivatives in (start, end):
+        _, in_location, in_scale = expected_prior(terms, signs, q)
+        in_scale = in_scale + 1.0 - derivatives.curvature * q.scale**2
+        rise += 0.5 * ((derivatives.gradient + in_location) @ location + in_scale @ log_scale)
+    return bool(rise > -0.01)  # in nats: less is noise, and would not matter

@@ -1,0 +1,141 @@
+"""A whole fit in exact passes: a sample first, then all rows.
+
+The sample is fitted as though it were all the data, so that what it knows little of, the effect of
+a rare group, stays where the prior has it. Where that ends, and the curvature there, is where the
+passes over the table begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pymc_streaming.vi.ascent import Ascent, Moved, ascend
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample, Table, pass_over
+from pymc_streaming.vi.signs import Signs, sign_patterns
+from pymc_streaming.vi.structure import colours_of, groups_of, weighted
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["fit_exactly", "sample_size"]
+
+# Of the sample, the rows that a first, rough fit takes; and how rough both fits are, in standard
+# deviations of their own.
+_ROUGH_ROWS, _ROUGH = 4_000, 0.3
+# How far that first fit may go in its first step.
+_FIRST_RADIUS = 10.0
+
+
+def sample_size(n_rows: int, size: int, row_nbytes: int, most_bytes: int = 64 * 2**20) -> int:
+    """Rows of the sample.
+
+    The error with which the passes begin is that of the sample's posterior, and each pass leaves
+    of it about as much as the sample's curvature is wrong: so a cube root of the rows is enough.
+
+    Examples
+    --------
+    >>> [sample_size(n, 14, 112) for n in (10_000, 1_000_000, 100_000_000)]
+    [10000, 50000, 232079]
+    """
+    wanted = 50_000 * (n_rows / 1e6) ** (1 / 3) * max(1.0, size / 50) ** 0.5
+    return int(min(n_rows, max(20_000, wanted), max(2_000, most_bytes // max(1, row_nbytes))))
+
+
+def fit_exactly(
+    table: Table,
+    sample: Sample,
+    binding: Binding,
+    terms: Terms,
+    guide: Guide,
+    random: np.random.Generator,
+    *,
+    max_passes: int = 20,
+    seen: Callable[[Moved], None] | None = None,
+) -> Ascent:
+    """Fit independent normals to a table.
+
+    Parameters
+    ----------
+    table : Table
+        All rows.
+    sample : Sample
+        Some of them, in random order.
+    binding : Binding
+        The model and its placeholders.
+    terms : Terms
+        The model, compiled.
+    guide : Guide
+        Where to start.
+    random : numpy.random.Generator
+        For the signs.
+    max_passes : int, default 20
+        Passes over the table.
+    seen : callable
+        Hears of each of them.
+    """
+    rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
+    colours = colours_of(terms, guide, rough, 1e-3, random)
+    signs = sign_patterns(colours, random)
+    q = _first_guess(terms, signs, guide, rough)
+    q = _of_sample(rough, terms, signs, q, _FIRST_RADIUS)
+    if sample.n_rows > rough.n_rows:
+        q = _of_sample(sample, terms, signs, q, np.inf)
+
+    ratio = table.n_rows / sample.n_rows
+    found = pass_over(sample, terms, signs, q.location, q.scale).curvature
+    groups = groups_of(binding, terms, guide, colours, sample)
+    anchor = q
+
+    def curvature(_: Gaussian, derivatives: Derivatives) -> Curvature:
+        unseen = np.zeros(terms.size)
+        for each in groups:
+            absent = each.elements[~np.isin(np.arange(len(each.elements)), each.codes)]
+            unseen[absent] = np.maximum(derivatives.curvature[absent], 0.0)
+        rows = weighted(sample, groups, ratio * found, derivatives.curvature)
+        return Curvature(terms, rows, anchor, ratio, unseen)
+
+    of_prior = -expected_prior(terms, signs, q)[2] / q.scale**2
+    whole = np.maximum(ratio * found, 0.0) + of_prior
+    start = np.where(whole > 0, -0.5 * np.log(np.maximum(whole, 1e-300)), q.log_scale)
+    return ascend(
+        table,
+        terms,
+        signs,
+        Gaussian(q.location, start),
+        curvature,
+        radius=10.0 + 10.0 * np.sqrt(ratio),
+        max_passes=max_passes,
+        seen=seen,
+    )
+
+
+def _first_guess(terms: Terms, signs: Signs, guide: Guide, sample: Sample) -> Gaussian:
+    """Where the guide is, with scales by the curvature there."""
+    near = Gaussian(guide.location.copy(), np.full(guide.size, np.log(1e-3)))
+    of_rows = pass_over(sample, terms, signs, near.location, near.scale).curvature
+    whole = of_rows - expected_prior(terms, signs, near)[2] / near.scale**2
+    return Gaussian(near.location, -0.5 * np.log(np.clip(np.abs(whole), 1e-2, 1e12)))
+
+
+def _of_sample(sample: Sample, terms: Terms, signs: Signs, q: Gaussian, radius: float) -> Gaussian:
+    """The posterior of the sample, roughly."""
+
+    def own(here: Gaussian, _: Derivatives) -> Curvature:
+        return Curvature(terms, sample, here, 1.0, np.zeros(terms.size))
+
+    return ascend(
+        sample,
+        terms,
+        signs,
+        q,
+        own,
+        renewed=True,
+        radius=radius,
+        step_tolerance=_ROUGH,
+        scale_tolerance=_ROUGH,
+        scale_noise=PASS_NOISE,
+        max_passes=40,
+    ).q

@@ -1,0 +1,193 @@
+"""Which parameters rows have in common: found out on a sample.
+
+The effects of groups are many, but each row has one of each kind. That is what makes them cheap
+(they share a colour of `signs`), and what a sample says little about: a group of which it has few
+rows has another curvature in the table. So the rows of a sample are given weights with which the
+groups count as they do in the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytensor
+
+from pymc_streaming.vi.additivity import PROBE_MODE
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.indices import streamed_indices
+from pymc_streaming.vi.passes import Sample
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["Groups", "colours_of", "groups_of", "weighted"]
+
+# Sets of random signs that must agree.
+_PROBES = 3
+# Rows whose parameters are looked at one by one.
+_ROWS = 8
+# The most, and by its inverse the least, that a row counts.
+_MOST_WEIGHT = 20.0
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Parameters of which each row has one.
+
+    Parameters
+    ----------
+    elements : ndarray of int, shape (g, m)
+        Elements of the draw: m for each of g groups.
+    codes : ndarray of int, shape (n,)
+        The group of each row of the sample.
+    """
+
+    elements: np.ndarray
+    codes: np.ndarray
+
+
+def colours_of(
+    terms: Terms, guide: Guide, sample: Sample, scale: float, random: np.random.Generator
+) -> np.ndarray:
+    """A colour for each parameter, such that no row has two parameters of one colour.
+
+    Looked at are, for each variable, all of its elements together, and those with one index along
+    its last axis. Where these add to each other's slopes, each element has its own colour.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    guide : Guide
+        Says which elements of a draw are which variables.
+    sample : Sample
+        Rows.
+    scale : float
+        Distance at which slopes are compared.
+    random : numpy.random.Generator
+        For the signs.
+
+    Returns
+    -------
+    ndarray of int, shape (d,)
+        Numbers from 0 on.
+    """
+    colours = np.zeros(guide.size, dtype=int)
+    count = 0
+    for _, where, shape, _ in guide.group.ordering.values():
+        elements = np.arange(guide.size)[where]
+        separate = np.arange(len(elements))
+        candidates = [np.zeros_like(separate)] if len(elements) > 1 else []
+        if len(shape) > 1:
+            candidates.append(separate % shape[-1])
+        for candidate in candidates:
+            classes = [elements[candidate == k] for k in range(candidate.max() + 1)]
+            if all(_add_nothing(terms, guide, sample, scale, each, random) for each in classes):
+                break
+        else:
+            candidate = separate
+        colours[where] = count + candidate
+        count += int(candidate.max()) + 1
+    return colours
+
+
+def _add_nothing(
+    terms: Terms,
+    guide: Guide,
+    sample: Sample,
+    scale: float,
+    elements: np.ndarray,
+    random: np.random.Generator,
+) -> bool:
+    """Whether the slope in each element is the same whatever the signs of the others."""
+    found = []
+    for _ in range(_PROBES):
+        signs = np.zeros(guide.size)
+        signs[elements] = random.choice([-1.0, 1.0], size=len(elements))
+        points = np.stack([guide.location + scale * signs, guide.location - scale * signs])
+        slopes = gradients_at(terms, sample, points)
+        found.append(((slopes[0] - slopes[1]) * signs)[elements])
+    spread = np.ptp(found, axis=0).max()
+    # Rounding, of the sums over all rows from which the differences are made.
+    size = np.abs(slopes).max() + np.abs(found).max()
+    return bool(spread <= 1e3 * np.finfo(pytensor.config.floatX).eps * size)
+
+
+def gradients_at(terms: Terms, sample: Sample, points: np.ndarray) -> np.ndarray:
+    """Gradients of the log-likelihood of all rows of a sample, shape (k, d), at k points."""
+    out = np.zeros_like(points)
+    chosen = np.arange(len(points))[None]
+    terms.add_likelihood(sample.rows, sample.weights, sample.n_rows, points, chosen, out)
+    return out
+
+
+def groups_of(
+    binding: Binding, terms: Terms, guide: Guide, colours: np.ndarray, sample: Sample
+) -> list[Groups]:
+    """The groups that codes in the data pick parameters of, as in ``effect[group]``."""
+    indices = streamed_indices([binding.model.logp()], list(binding.placeholders.values()))
+    if not indices:
+        return []
+    with binding.in_placeholders(sample.rows):
+        expressions = [index.index for index in indices]
+        found = pytensor.function([], expressions, mode=PROBE_MODE, on_unused_input="ignore")()
+    codes = {values.tobytes(): values for values in map(np.asarray, found)}
+    groups = []
+    for _, where, shape, _ in guide.group.ordering.values():
+        elements = np.arange(guide.size)[where]
+        if len(elements) < 2 or len(np.unique(colours[elements])) == len(elements):
+            continue
+        elements = elements.reshape(shape[0], -1)
+        for values in codes.values():
+            if values.shape == (sample.n_rows,) and _pick(terms, guide, sample, elements, values):
+                groups.append(Groups(elements, values))
+                break
+    return groups
+
+
+def _pick(
+    terms: Terms, guide: Guide, sample: Sample, elements: np.ndarray, codes: np.ndarray
+) -> bool:
+    """Whether each row has the parameters that its code says, and no others of them."""
+    if codes.min() < 0 or codes.max() >= len(elements):
+        return False
+    for row in range(min(_ROWS, sample.n_rows)):
+        alone = Sample({name: array[row : row + 1] for name, array in sample.rows.items()})
+        slope = gradients_at(terms, alone, guide.location[None] + 0.01)[0]
+        if set(np.flatnonzero(slope[elements].any(axis=1))) - {int(codes[row])}:
+            return False
+    return True
+
+
+def weighted(
+    sample: Sample, groups: list[Groups], of_sample: np.ndarray, of_table: np.ndarray
+) -> Sample:
+    """The sample with weights with which its groups have the curvatures of the table.
+
+    Parameters
+    ----------
+    sample : Sample
+        Rows.
+    groups : list of Groups
+        What the rows belong to.
+    of_sample, of_table : ndarray, shape (d,)
+        Curvatures, in the same units.
+
+    References
+    ----------
+    Deming, W. E. and Stephan, F. F. (1940). On a least squares adjustment of a sampled frequency
+    table when the expected marginal totals are known. *Annals of Mathematical Statistics* 11(4),
+    427-444.
+    """
+    weights = np.ones(sample.n_rows)
+    for _ in range(3 if len(groups) > 1 else 1):
+        for each in groups:
+            found = of_sample[each.elements].sum(axis=1)
+            wanted = of_table[each.elements].sum(axis=1)
+            count = np.bincount(each.codes, minlength=len(found))
+            mean = np.bincount(each.codes, weights, minlength=len(found)) / np.maximum(count, 1)
+            with np.errstate(all="ignore"):
+                factor = np.where((found > 0) & (mean > 0), wanted / found / mean, 1.0)
+            factor = np.clip(np.nan_to_num(factor, nan=1.0), 1 / _MOST_WEIGHT, _MOST_WEIGHT)
+            weights *= factor[each.codes]
+    return Sample(sample.rows, np.clip(weights, 1 / _MOST_WEIGHT, _MOST_WEIGHT))

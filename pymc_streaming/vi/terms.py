@@ -1,0 +1,184 @@
+r"""The log-density of a model in two terms, compiled: of rows, and of all that is not of rows.
+
+.. math::
+
+    \log p(z, y) = \sum_{r=1}^N w_r \log p(y_r \mid z) \; + \; \log p(z)
+
+The first, with weights that are one unless rows stand for others, is differentiated at many draws
+and over all rows of a table, a chunk after the other. The second, with the likelihoods that are not
+streamed, takes no rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import graph_replace
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.vi import kernels
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.compiling import (
+    called,
+    constants,
+    flat,
+    function_settings,
+    guarded,
+    is_numba,
+)
+from pymc_streaming.vi.guides import Guide
+
+__all__ = ["Terms"]
+
+
+class Terms:
+    """Both terms and their gradients.
+
+    Parameters
+    ----------
+    binding : Binding
+        The model and its placeholders.
+    streamed : sequence of TensorVariable
+        The observed variables whose likelihood is of rows.
+    guide : Guide
+        Says which elements of a draw are which variables.
+    batch : mapping of str to ndarray
+        Some rows, to compile for.
+    n_rows : int
+        Rows N, which PyMC scales the likelihoods to.
+    compile_kwargs : mapping
+        Passed to ``pytensor.function``.
+
+    Attributes
+    ----------
+    size : int
+        Number of unconstrained parameters d.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        streamed: Sequence[TensorVariable],
+        guide: Guide,
+        batch: Mapping[str, np.ndarray],
+        n_rows: int,
+        compile_kwargs: Mapping[str, Any],
+    ) -> None:
+        self.size = guide.size
+        self._binding = binding
+        settings = function_settings(compile_kwargs)
+        model = guide.group.model
+        draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
+        weights = pt.tensor("weights", shape=(None,), dtype="float64")
+        rows = {
+            key: pt.tensor(
+                binding.names[key],
+                shape=(None, *batch[key].shape[1:]),
+                dtype=placeholder.dtype,
+            )
+            for key, placeholder in binding.placeholders.items()
+        }
+        stand_ins = {binding.placeholders[key]: array for key, array in rows.items()}
+        data = list(rows.values())
+        likelihoods = graph_replace(
+            model.logp(vars=list(streamed), sum=False), stand_ins, strict=False
+        )
+        likelihoods, violated = guarded(likelihoods, data)
+        # PyMC multiplied each by N and divided it by the number of rows.
+        unscaled = data[0].shape[0].astype("float64") / n_rows
+        likelihood = unscaled * pt.add(
+            *[(term * _along_rows(weights, term)).sum() for term in likelihoods]
+        )
+        likelihood, violated = (flat(each, guide, draw) for each in (likelihood, violated))
+        others = [
+            variable
+            for variable in [*model.basic_RVs, *model.potentials]
+            if variable not in streamed
+        ]
+        prior = flat(
+            pt.add(*[term.sum() for term in model.logp(vars=others, sum=False)]), guide, draw
+        ).astype("float64")
+
+        self._likelihood = self._compiled(
+            settings,
+            [draw, *data, weights],
+            pytensor.grad(likelihood + violated * draw.sum(), draw),
+            (*binding.arrays(batch), np.ones(binding.n_rows)),
+        )
+        self._prior = self._compiled(
+            settings, [draw], pt.join(0, prior[None], pytensor.grad(prior, draw)), ()
+        )
+
+    def _compiled(
+        self,
+        settings: Mapping[str, Any],
+        inputs: Sequence[TensorVariable],
+        output: TensorVariable,
+        blocks: tuple[np.ndarray, ...],
+    ) -> Callable[..., None]:
+        """`kernels.accumulate` of a function: what is left to give are rows and points."""
+        function = pytensor.function(list(inputs), [output], **settings)
+        others = functools.partial(constants, function, len(inputs))
+        arguments = (np.zeros(self.size), *blocks)
+        model: Any
+        if is_numba(settings):
+            loop, model = kernels.compiled_accumulate(
+                function.vm.jit_fn, arguments + others(), len(blocks)
+            )
+        else:
+            loop, model = kernels.accumulate, called(function, arguments)
+
+        def accumulate(
+            chunk_rows: int,
+            rows: tuple[np.ndarray, ...],
+            points: np.ndarray,
+            chosen: np.ndarray,
+            out: np.ndarray,
+        ) -> None:
+            n_rows = len(rows[0]) if rows else 0
+            loop(model, chunk_rows, n_rows, rows, others(), points, chosen, out)
+
+        return accumulate
+
+    def add_likelihood(
+        self,
+        rows: Mapping[str, np.ndarray],
+        weights: np.ndarray,
+        chunk_rows: int,
+        points: np.ndarray,
+        chosen: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Add the gradients of the log-likelihood of chunks of rows, each at a few points.
+
+        Parameters
+        ----------
+        rows : mapping of str to ndarray
+            n rows.
+        weights : ndarray, shape (n,)
+            How often each row counts.
+        chunk_rows : int
+            Rows of a chunk; the last may have fewer.
+        points : ndarray, shape (k, d)
+            Draws.
+        chosen : ndarray of int64, shape (chunks, m)
+            The points at which each chunk is looked at.
+        out : ndarray, shape (k, d)
+            Sums, by point. NaN where data are outside the support or the range of an index.
+        """
+        self._likelihood(chunk_rows, (*self._binding.arrays(rows), weights), points, chosen, out)
+
+    def prior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values, shape (k,), and gradients, shape (k, d), of the other term at k points."""
+        out = np.zeros((len(points), 1 + self.size))
+        self._prior(1, (), points, np.arange(len(points))[None], out)
+        return out[:, 0], out[:, 1:]
+
+
+def _along_rows(weights: TensorVariable, term: TensorVariable) -> TensorVariable:
+    return weights.dimshuffle(0, *["x"] * (term.ndim - 1))

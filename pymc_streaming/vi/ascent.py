@@ -221,7 +221,7 @@ def _arrives(
     """
     if before is None:
         return moved.step < step_tolerance and moved.log_scale < scale_tolerance
-    step = moved.step * min(1.0, moved.step / before.step)
+    step = moved.step * min(1.0, moved.step / max(before.step, 1e-12))
     log_scale = moved.log_scale * min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
     return step < step_tolerance and log_scale < scale_tolerance
 

@@ -16,7 +16,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample, Table, pass_over
 from pymc_streaming.vi.signs import Signs, sign_patterns
-from pymc_streaming.vi.structure import colours_of, groups_of, weighted
+from pymc_streaming.vi.structure import WithRareGroups, colours_of, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior
 from pymc_streaming.vi.terms import Terms
 
@@ -87,21 +87,23 @@ def fit_exactly(
     ratio = table.n_rows / sample.n_rows
     found = pass_over(sample, terms, signs, q.location, q.scale).curvature
     groups = groups_of(binding, terms, guide, colours, sample)
+    watched = WithRareGroups(table, groups, sample)
     anchor = q
 
-    def curvature(_: Gaussian, derivatives: Derivatives) -> Curvature:
-        unseen = np.zeros(terms.size)
-        for each in groups:
-            absent = each.elements[~np.isin(np.arange(len(each.elements)), each.codes)]
-            unseen[absent] = np.maximum(derivatives.curvature[absent], 0.0)
-        rows = weighted(sample, groups, ratio * found, derivatives.curvature)
-        return Curvature(terms, rows, anchor, ratio, unseen)
+    def curvature(_: Gaussian, of_table: Derivatives) -> Curvature:
+        rows = watched.sample()
+        if rows.n_rows > sample.n_rows:
+            of_rows = pass_over(rows, terms, signs, anchor.location, anchor.scale).curvature
+        else:
+            of_rows = found
+        rows = weighted(rows, groups, ratio * of_rows, of_table.curvature)
+        return Curvature(terms, rows, anchor, ratio)
 
     of_prior = -expected_prior(terms, signs, q)[2] / q.scale**2
     whole = np.maximum(ratio * found, 0.0) + of_prior
     start = np.where(whole > 0, -0.5 * np.log(np.maximum(whole, 1e-300)), q.log_scale)
     return ascend(
-        table,
+        watched,
         terms,
         signs,
         Gaussian(q.location, start),
@@ -124,7 +126,7 @@ def _of_sample(sample: Sample, terms: Terms, signs: Signs, q: Gaussian, radius: 
     """The posterior of the sample, roughly."""
 
     def own(here: Gaussian, _: Derivatives) -> Curvature:
-        return Curvature(terms, sample, here, 1.0, np.zeros(terms.size))
+        return Curvature(terms, sample, here, 1.0)
 
     return ascend(
         sample,

@@ -8,19 +8,21 @@ groups count as they do in the table.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytensor
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import streamed_indices
-from pymc_streaming.vi.passes import Sample
+from pymc_streaming.vi.passes import Sample, Table
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["Groups", "colours_of", "groups_of", "weighted"]
+__all__ = ["Groups", "WithRareGroups", "colours_of", "gradients_at", "groups_of", "weighted"]
 
 # Sets of random signs that must agree.
 _PROBES = 3
@@ -38,12 +40,12 @@ class Groups:
     ----------
     elements : ndarray of int, shape (g, m)
         Elements of the draw: m for each of g groups.
-    codes : ndarray of int, shape (n,)
-        The group of each row of the sample.
+    codes_of : callable
+        From rows to their groups, numbers from 0 to g - 1.
     """
 
     elements: np.ndarray
-    codes: np.ndarray
+    codes_of: Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 def colours_of(
@@ -126,30 +128,37 @@ def groups_of(
 ) -> list[Groups]:
     """The groups that codes in the data pick parameters of, as in ``effect[group]``."""
     indices = streamed_indices([binding.model.logp()], list(binding.placeholders.values()))
-    if not indices:
-        return []
-    with binding.in_placeholders(sample.rows):
-        expressions = [index.index for index in indices]
-        found = pytensor.function([], expressions, mode=PROBE_MODE, on_unused_input="ignore")()
-    codes = {values.tobytes(): values for values in map(np.asarray, found)}
+    readers = [_reader(binding, index.index) for index in indices]
     groups = []
     for _, where, shape, _ in guide.group.ordering.values():
         elements = np.arange(guide.size)[where]
         if len(elements) < 2 or len(np.unique(colours[elements])) == len(elements):
             continue
-        elements = elements.reshape(shape[0], -1)
-        for values in codes.values():
-            if values.shape == (sample.n_rows,) and _pick(terms, guide, sample, elements, values):
-                groups.append(Groups(elements, values))
+        each = elements.reshape(shape[0], -1)
+        for codes_of in readers:
+            if _pick(terms, guide, sample, each, codes_of(sample.rows)):
+                groups.append(Groups(each, codes_of))
                 break
     return groups
+
+
+def _reader(
+    binding: Binding, index: TensorVariable
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    function = pytensor.function([], index, mode=PROBE_MODE, on_unused_input="ignore")
+
+    def codes_of(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        with binding.in_placeholders(rows):
+            return np.array(function())
+
+    return codes_of
 
 
 def _pick(
     terms: Terms, guide: Guide, sample: Sample, elements: np.ndarray, codes: np.ndarray
 ) -> bool:
     """Whether each row has the parameters that its code says, and no others of them."""
-    if codes.min() < 0 or codes.max() >= len(elements):
+    if codes.shape != (sample.n_rows,) or codes.min() < 0 or codes.max() >= len(elements):
         return False
     for row in range(min(_ROWS, sample.n_rows)):
         alone = Sample({name: array[row : row + 1] for name, array in sample.rows.items()})
@@ -157,6 +166,51 @@ def _pick(
         if set(np.flatnonzero(slope[elements].any(axis=1))) - {int(codes[row])}:
             return False
     return True
+
+
+class WithRareGroups:
+    """A table that, while it is gone over once, keeps rows of groups that a sample lacks.
+
+    Without any, nothing would be known of what such a group has to do with other parameters.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    groups : list of Groups
+        What they belong to.
+    sample : Sample
+        Rows that are there already.
+    """
+
+    def __init__(self, table: Table, groups: list[Groups], sample: Sample) -> None:
+        self._table, self._groups, self._sample = table, groups, sample
+        self._missing = [
+            np.bincount(each.codes_of(sample.rows), minlength=len(each.elements)) == 0
+            for each in groups
+        ]
+        self._kept: list[dict[str, np.ndarray]] = []
+
+    @property
+    def n_rows(self) -> int:
+        """Of the table."""
+        return self._table.n_rows
+
+    def blocks(self, multiple: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Those of the table."""
+        for rows, weights in self._table.blocks(multiple):
+            for each, missing in zip(self._groups, self._missing, strict=True):
+                if missing.any():
+                    codes, first = np.unique(each.codes_of(rows), return_index=True)
+                    wanted = missing[np.clip(codes, 0, len(missing) - 1)]
+                    self._kept.append({name: array[first[wanted]] for name, array in rows.items()})
+                    missing[codes[wanted]] = False
+            yield rows, weights
+
+    def sample(self) -> Sample:
+        """The sample with the rows that were kept."""
+        parts = [self._sample.rows, *self._kept]
+        return Sample({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
 
 
 def weighted(
@@ -180,14 +234,15 @@ def weighted(
     427-444.
     """
     weights = np.ones(sample.n_rows)
+    codes_of = [each.codes_of(sample.rows) for each in groups]
     for _ in range(3 if len(groups) > 1 else 1):
-        for each in groups:
+        for each, codes in zip(groups, codes_of, strict=True):
             found = of_sample[each.elements].sum(axis=1)
             wanted = of_table[each.elements].sum(axis=1)
-            count = np.bincount(each.codes, minlength=len(found))
-            mean = np.bincount(each.codes, weights, minlength=len(found)) / np.maximum(count, 1)
+            count = np.bincount(codes, minlength=len(found))
+            mean = np.bincount(codes, weights, minlength=len(found)) / np.maximum(count, 1)
             with np.errstate(all="ignore"):
                 factor = np.where((found > 0) & (mean > 0), wanted / found / mean, 1.0)
             factor = np.clip(np.nan_to_num(factor, nan=1.0), 1 / _MOST_WEIGHT, _MOST_WEIGHT)
-            weights *= factor[each.codes]
+            weights *= factor[codes]
     return Sample(sample.rows, np.clip(weights, 1 / _MOST_WEIGHT, _MOST_WEIGHT))

@@ -67,8 +67,6 @@ class Curvature:
         Where they are looked at.
     ratio : float
         Rows of the table over rows of the sample.
-    unseen : ndarray, shape (d,)
-        Curvature of parameters of which the sample has no row; elsewhere 0.
 
     References
     ----------
@@ -76,11 +74,9 @@ class Curvature:
     BFGS formula).
     """
 
-    def __init__(
-        self, terms: Terms, sample: Sample, around: Gaussian, ratio: float, unseen: np.ndarray
-    ) -> None:
+    def __init__(self, terms: Terms, sample: Sample, around: Gaussian, ratio: float) -> None:
         self._terms, self._sample, self._around = terms, sample, around
-        self._ratio, self._unseen = ratio, unseen
+        self._ratio = ratio
         # Each call gives a whole gradient: not more of them than rows are worth.
         self._chunk_rows = int(np.clip(terms.size, 256, 4096))
         self._corrections: list[tuple[np.ndarray, float, np.ndarray, float]] = []
@@ -111,9 +107,9 @@ class Curvature:
             chunks = -(-len(weights) // self._chunk_rows)
             chosen = np.tile([0, 1], (chunks, 1))
             self._terms.add_likelihood(rows, weights, self._chunk_rows, points, chosen, sums)
-        slope = (sums[1] - sums[0]) * (0.5 * length / _DIFFERENCE)
-        bent: np.ndarray = self._ratio * slope + self._unseen * direction
-        return bent
+        slope: np.ndarray = sums[1] - sums[0]
+        slope *= self._ratio * 0.5 * length / _DIFFERENCE
+        return slope
 
 
 def expected_prior(terms: Terms, signs: Signs, q: Gaussian) -> tuple[float, np.ndarray, np.ndarray]:

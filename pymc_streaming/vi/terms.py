@@ -107,11 +107,11 @@ class Terms:
         self._likelihood = self._compiled(
             settings,
             [draw, *data, weights],
-            pytensor.grad(likelihood + violated * draw.sum(), draw),
+            _gradient(likelihood + violated * draw.sum(), draw),
             (*binding.arrays(batch), np.ones(binding.n_rows)),
         )
         self._prior = self._compiled(
-            settings, [draw], pt.join(0, prior[None], pytensor.grad(prior, draw)), ()
+            settings, [draw], pt.join(0, prior[None], _gradient(prior, draw)), ()
         )
 
     def _compiled(
@@ -182,3 +182,8 @@ class Terms:
 
 def _along_rows(weights: TensorVariable, term: TensorVariable) -> TensorVariable:
     return weights.dimshuffle(0, *["x"] * (term.ndim - 1))
+
+
+def _gradient(value: TensorVariable, draw: TensorVariable) -> TensorVariable:
+    # A flat prior does not depend on the draw.
+    return pytensor.grad(value, draw, disconnected_inputs="ignore")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymc_streaming.vi.signs import sign_patterns
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
+def test_colours_are_orthogonal_and_no_pattern_is_of_other_numbers(colours, seed) -> None:
+    _, colours = np.unique(colours, return_inverse=True)
+    signs = sign_patterns(colours, np.random.default_rng(seed))
+    products = signs.patterns.T @ signs.patterns
+    different = colours[:, None] != colours
+    assert np.abs(products[different]).sum() == 0
+    assert set(np.unique(signs.patterns)) <= {-1.0, 1.0}
+    assert signs.n_colours == colours.max() + 1 <= len(signs.patterns) < 2 * signs.n_colours
+
+
+def test_the_average_of_a_cubic_is_its_expectation() -> None:
+    rng = np.random.default_rng(0)
+    signs = sign_patterns(np.arange(3), rng)
+    location, scale = np.array([0.3, -1.0, 2.0]), np.array([0.5, 0.2, 1.5])
+    x, y, z = signs.around(location, scale).T
+    assert np.mean(x * y * z) == pytest.approx(location.prod())
+    assert np.mean(x**3) == pytest.approx(location[0] ** 3 + 3 * location[0] * scale[0] ** 2)
+    assert np.mean(y * z**2) == pytest.approx(location[1] * (location[2] ** 2 + scale[2] ** 2))
+
+
+def test_of_very_many_colours_the_patterns_are_random_and_few() -> None:
+    signs = sign_patterns(np.arange(3_000), np.random.default_rng(0))
+    assert signs.patterns.shape == (2048, 3_000)
+    products = signs.patterns[:, :50].T @ signs.patterns[:, :50] / 2048
+    assert np.abs(products - np.eye(50)).max() < 5 / np.sqrt(2048)

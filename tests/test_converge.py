@@ -1,0 +1,181 @@
+"""Fits without a number of steps."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pymc as pm
+import pytensor
+import pytest
+from pytensor.compile.mode import Mode
+
+from pymc_streaming import DataLoader, FitResult, Status, Trainer, errors
+from tests.models import conjugate_normal, correlated_linear, poisson_groups
+
+FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
+
+
+def trainer_for(known, data=None, batch_size=500, method="advi", **options) -> Trainer:
+    data = known.data if data is None else data
+    loader = DataLoader(data if len(data) > 1 else data["batch"], batch_size)
+    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    return Trainer(method, loader, model=known.build(loader), **options)
+
+
+@pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS:UserWarning")
+@pytest.mark.parametrize("float_x", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["numba", "jax", "c"])
+def test_every_backend(backend, float_x) -> None:
+    with pytensor.config.change_flags(floatX=float_x):
+        known = conjugate_normal()
+        trainer = trainer_for(known, backend=backend, compile_kwargs=None)
+        approximation = trainer.fit()
+        sd = known.mean_field_sd[0]
+        assert approximation.mean.eval()[0] == pytest.approx(known.mean[0], abs=0.05 * sd)
+        assert approximation.std.eval()[0] == pytest.approx(sd, rel=0.01)
+        assert trainer.result.converged
+
+
+def test_the_result_says_what_happened() -> None:
+    trainer = trainer_for(correlated_linear())
+    assert trainer.result is None
+    trainer.fit()
+    result = trainer.result
+    assert isinstance(result, FitResult)
+    assert result.status is Status.CONVERGED
+    assert len(result.trail) <= result.passes <= 3
+    assert 20_000 * result.passes < result.rows <= 20_000 * (result.passes + 1)
+    assert str(result).startswith(f"{result.passes} passes, {result.rows:,} rows in ")
+    assert "Converged" in str(result)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    known = poisson_groups()
+    one, two = (trainer_for(known).fit().mean.eval() for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    known = correlated_linear()
+    order = np.argsort(known.data["y"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = trainer_for(known, {name: a[order] for name, a in known.data.items()}).fit()
+    assert np.abs((found.mean.eval() - known.mean) / known.mean_field_sd).max() < 0.05
+
+
+def test_from_parquet(tmp_path) -> None:
+    known = poisson_groups()
+    pq.write_table(pa.table(known.data), tmp_path / "a.parquet", row_group_size=3_000)
+    from pymc_streaming import parquet_source
+
+    source = parquet_source(tmp_path / "a.parquet", columns={"x": "x", "group": "group", "y": "y"})
+    loader = DataLoader(source, 500, shuffle=True, seed=0)
+    trainer = Trainer(
+        "advi", loader, model=known.build(loader), progressbar=False, compile_kwargs=FAST
+    )
+    found = trainer.fit()
+    assert np.abs((found.mean.eval() - known.mean) / known.mean_field_sd).max() < 0.05
+    np.testing.assert_allclose(found.std.eval(), known.mean_field_sd, rtol=0.02)
+
+
+def test_passes_used_up_are_warned_about() -> None:
+    trainer = trainer_for(poisson_groups())
+    with pytest.warns(errors.NotConvergedWarning, match=r"max_passes="):
+        trainer.fit(max_passes=1)
+    assert trainer.result.status is Status.PASSES_USED_UP
+    assert not trainer.result.converged
+    trainer.fit()  # from there
+    assert trainer.result.converged
+
+
+def test_steps_after_passes_begin_where_those_ended() -> None:
+    known = correlated_linear()
+    trainer = trainer_for(known)
+    exact = trainer.fit().mean.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        after = trainer.fit(1).mean.eval()
+    assert np.abs(after - exact).max() < 0.11  # two learning rates
+    again = trainer.fit()
+    np.testing.assert_allclose(again.mean.eval(), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"n": 5, "max_passes": 3}, "without n"),
+        ({"max_passes": 0}, "max_passes must be"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(call, words) -> None:
+    with pytest.raises(errors.ArgumentError, match=words):
+        trainer_for(conjugate_normal()).fit(**call)
+
+
+def test_a_dense_normal_needs_a_number_of_steps() -> None:
+    with pytest.raises(errors.ArgumentError, match=r"fit\(20_000\)"):
+        trainer_for(conjugate_normal(), method="fullrank_advi").fit()
+
+
+def test_codes_out_of_range_are_located() -> None:
+    known = poisson_groups()
+    data = {name: array.copy() for name, array in known.data.items()}
+    data["group"][31_234] = 6
+    with pytest.raises(errors.IndexRangeError, match=r"rows 31,000 to 31,499.*'effect' run"):
+        trainer_for(known, data).fit()
+
+
+def test_values_outside_the_support_are_located() -> None:
+    known = poisson_groups()
+    data = {name: array.copy() for name, array in known.data.items()}
+    data["y"][49_999] = -1
+    trainer = trainer_for(known, data)
+    with pytest.raises(errors.NonFiniteError, match=r"rows 49,500 to 49,999.*'likelihood' is"):
+        trainer.fit()
+    assert trainer.approximation is not None  # that of the sample
+
+
+def test_a_table_that_has_other_rows_than_it_said() -> None:
+    def rows():
+        yield {"batch": np.zeros(700)}
+
+    from pymc_streaming import generator_source
+
+    known = conjugate_normal()
+    loader = DataLoader(generator_source(rows, n_rows=1_000), 100)
+    trainer = Trainer(
+        "advi", loader, model=known.build(loader), progressbar=False, compile_kwargs=FAST
+    )
+    with pytest.raises(errors.RowCountError):
+        trainer.fit()
+
+
+def test_ctrl_c_returns_the_last_complete_pass(monkeypatch) -> None:
+    trainer = trainer_for(poisson_groups())
+    blocks, passes = trainer.dataloader.blocks, []
+
+    def interrupted(n_rows):
+        passes.append(n_rows)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        yield from blocks(n_rows)
+
+    monkeypatch.setattr(trainer.dataloader, "blocks", interrupted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        approximation = trainer.fit()
+    assert approximation is trainer.approximation
+    assert trainer.result.status is Status.INTERRUPTED
+
+
+def test_a_changed_model_is_noticed() -> None:
+    trainer = trainer_for(conjugate_normal())
+    trainer.fit()
+    with trainer.model:
+        pm.Normal("another")
+    with pytest.raises(errors.ArgumentError, match="other variables"):
+        trainer.fit()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from pymc_streaming.errors import FitError
+from pymc_streaming.errors import FitError, FixedRowsError
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
@@ -91,6 +91,7 @@ class ExactFit:
     ) -> None:
         self._binding, self._guide, self._loader = binding, guide, loader
         self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
+        _check_any_number_of_rows(self._terms, guide, batch)
 
     def run(
         self, random: np.random.Generator, max_passes: int, progress: PassProgress
@@ -157,6 +158,22 @@ class ExactFit:
             f"{where}, where the fit begins,",
             "If that is far from where the parameters belong, give a start nearby (initval=).",
         )
+
+
+def _check_any_number_of_rows(terms: Terms, guide: Guide, batch: Mapping[str, np.ndarray]) -> None:
+    """Refuse a model in which the number of rows is written down."""
+    rows = dict(batch)
+    n_rows = count_rows(rows)
+    fewer = Sample(rows_of(rows, 0, max(1, n_rows - 1)))
+    try:
+        gradients_at(terms, fewer, guide.location[None])
+    except Exception as error:
+        raise FixedRowsError(
+            f"The model works on batches of {n_rows:,} rows but not on {fewer.n_rows:,}, and a fit "
+            f"until convergence takes as many as there are. Take the number of rows from the data "
+            "instead of writing it down (a shape=, zeros(...)), or give a number of steps: "
+            "fit(20_000)."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@
     │   ├── StreamedPriorError
     │   ├── RowSizedLatentError
     │   ├── DependentRowsError
+    │   ├── FixedRowsError
     │   └── DiscreteLatentError
     ├── OrderedDataError               batches are no fair sample of the table
     └── FitError
@@ -58,6 +59,7 @@ __all__ = [
     "DiskSpaceError",
     "FitError",
     "FixedObservedError",
+    "FixedRowsError",
     "IndexRangeError",
     "ManifestError",
     "MissingFileError",
@@ -209,6 +211,10 @@ class RowSizedLatentError(ModelError):
 
 class DependentRowsError(ModelError):
     """A streamed likelihood does not factor over rows."""
+
+
+class FixedRowsError(ModelError):
+    """The model takes one number of rows only, and an exact pass has other numbers."""
 
 
 class DiscreteLatentError(ModelError):

@@ -48,7 +48,7 @@ def test_the_result_says_what_happened() -> None:
     assert result.status is Status.CONVERGED
     assert len(result.trail) <= result.passes <= 3
     assert 20_000 * result.passes < result.rows <= 20_000 * (result.passes + 1)
-    assert str(result).startswith(f"{result.passes} passes, {result.rows:,} rows in ")
+    assert str(result).startswith(f"{result.passes} passes, {result.rows:,} rows, ")
     assert "Converged" in str(result)
 
 
@@ -179,3 +179,35 @@ def test_a_changed_model_is_noticed() -> None:
         pm.Normal("another")
     with pytest.raises(errors.ArgumentError, match="other variables"):
         trainer.fit()
+
+
+def test_a_number_of_rows_that_is_written_down() -> None:
+    y = np.random.default_rng(0).normal(1.0, 1.0, 2_000)
+    loader = DataLoader(y, 100)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 1.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", mu + np.zeros(100), 1.0, observed=batch, total_size=2_000)
+    trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    with (
+        pytest.warns(errors.BatchSizedShapeWarning),
+        pytest.raises(errors.FixedRowsError, match=r"100 rows but not on 99.*fit\(20_000\)"),
+    ):
+        trainer.fit()
+
+
+def test_an_index_that_a_distribution_makes() -> None:
+    """A categorical looks its values up in its probabilities: these are no groups."""
+    codes = np.random.default_rng(0).choice(3, 5_000, p=[0.2, 0.3, 0.5])
+    loader = DataLoader({"code": codes}, 100)
+    with pm.Model() as model:
+        p = pm.Dirichlet("p", np.ones(3))
+        code = pm.Data("code", loader.placeholder())
+        pm.Categorical("y", p=p, observed=code, total_size=5_000)
+    trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    z = trainer.fit().mean.eval()
+    assert trainer.result.converged
+    logits = np.append(z, -z.sum())
+    found = np.exp(logits) / np.exp(logits).sum()
+    counts = np.bincount(codes)
+    np.testing.assert_allclose(found, (counts + 1) / (5_003), atol=0.002)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytensor
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi.additivity import PROBE_MODE
@@ -128,7 +129,13 @@ def groups_of(
 ) -> list[Groups]:
     """The groups that codes in the data pick parameters of, as in ``effect[group]``."""
     indices = streamed_indices([binding.model.logp()], list(binding.placeholders.values()))
-    readers = [_reader(binding, index.index) for index in indices]
+    free = set(binding.model.value_vars)
+    # What a distribution looks up by its own parameters is no group.
+    readers = [
+        _reader(binding, index.index)
+        for index in indices
+        if free.isdisjoint(ancestors([index.index]))
+    ]
     groups = []
     for _, where, shape, _ in guide.group.ordering.values():
         elements = np.arange(guide.size)[where]
@@ -206,6 +213,8 @@ class WithRareGroups:
                     self._kept.append({name: array[first[wanted]] for name, array in rows.items()})
                     missing[codes[wanted]] = False
             yield rows, weights
+        for missing in self._missing:  # what is missing now has no row in the table
+            missing[:] = False
 
     def sample(self) -> Sample:
         """The sample with the rows that were kept."""

@@ -32,6 +32,7 @@ from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.guides import GUIDES
+from pymc_streaming.vi.moving import still_moving
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
     AnnealedAdam,
@@ -53,10 +54,6 @@ STRETCH_BYTES = 2**18
 # A fit leaves about this many entries in the history, however long it is. But a loss takes several
 # times as long as a step, so there are many steps from one to the next.
 RECORDS, STEPS_BETWEEN = 100, 50
-# Of the way that a parameter could go while it is averaged, the part that is no longer noise.
-MOVING = 0.25
-# Noise of the last iterate, in posterior standard deviations, that an average does not undo.
-COARSE = 20.0
 
 
 class Trainer:
@@ -470,27 +467,12 @@ class Trainer:
         return explain(self._binding, self._guide, batch, noise, where, advice)
 
     def _warn_if_moving(self, n: int) -> None:
-        """Warn about parameters that went steadily one way while they were averaged.
-
-        Against an average over the window, the last iterate is noise when the fit has
-        converged; under a steady pull it is ahead by half of all that Adam can move. And a
-        posterior far narrower than the optimiser's steps is not found by averaging them.
-        """
+        """Warn about parameters that had not come to rest after `n` steps."""
         if not isinstance(self.optimizer, AnnealedAdam):
             return
         assert self._step is not None
-        guide = self._guide
         reach = self._rates(self._average_from(n), n, n).sum()
-        location, scales = self._step.averages()
-        lead = np.abs(guide.location - location)
-        log_scale = scales[: guide.size]
-        scale_lead = np.abs(guide.scales[: guide.size] - log_scale)
-        suspect = (
-            (lead > MOVING * 0.5 * reach)
-            | (scale_lead > MOVING * 0.5 * reach / guide.scales_every)
-            | (lead > COARSE * np.exp(log_scale))
-        )
-        moving = [name for name, where, *_ in guide.group.ordering.values() if suspect[where].any()]
+        moving = still_moving(self._guide, *self._step.averages(), reach)
         if moving:
             order = (
                 "The order of the rows, which this fit was warned about, does that: shuffle the "

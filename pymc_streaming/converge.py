@@ -14,13 +14,14 @@ from pymc_streaming.errors import FitError, FixedRowsError
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
-from pymc_streaming.vi.ascent import Moved, Status
+from pymc_streaming.vi.ascent import Ascent, Moved, Status
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.exact import fit_exactly, sample_size
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample
 from pymc_streaming.vi.structure import gradients_at
+from pymc_streaming.vi.surrogate import Gaussian
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "FitResult"]
@@ -105,14 +106,15 @@ class ExactFit:
         """
         loader, guide, began = self._loader, self._guide, time.perf_counter()
         table = _Table(loader, progress)
-        progress.begin("sampling")
         size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
-        rows, read = loader.sample(size, random)
-        sample = Sample(rows)
+        read = 0
         try:
+            progress.begin("sampling")
+            rows, read = loader.sample(size, random)
+            progress.begin("fitting the sample")
             ascent = fit_exactly(
                 table,
-                sample,
+                Sample(rows),
                 self._binding,
                 self._terms,
                 guide,
@@ -123,6 +125,9 @@ class ExactFit:
         except NotFinite as error:
             guide.location[:] = error.location
             raise self._explanation() from None
+        except KeyboardInterrupt:
+            start = Gaussian(guide.location, guide.scales)
+            ascent = Ascent(start, Status.INTERRUPTED, 0, ())
         guide.location[:] = ascent.q.location
         guide.scales[:] = ascent.q.log_scale
         return FitResult(

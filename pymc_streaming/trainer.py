@@ -307,8 +307,9 @@ class Trainer:
             finally:
                 self.approximation = self._guide.write(self._guide.location, self._guide.scales)
                 self.approximation.hist = self.history.loss
-        logger.info("%s", self.result)
-        if self.result.status not in (Status.CONVERGED, Status.INTERRUPTED):
+        interrupted = self.result.status is Status.INTERRUPTED
+        logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
+        if not (self.result.converged or interrupted):
             warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=3)
         return self.approximation
 

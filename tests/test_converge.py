@@ -154,13 +154,15 @@ def test_a_table_that_has_other_rows_than_it_said() -> None:
         trainer.fit()
 
 
-def test_ctrl_c_returns_the_last_complete_pass(monkeypatch) -> None:
-    trainer = trainer_for(poisson_groups())
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_returns_the_last_complete_pass(monkeypatch, at) -> None:
+    known = poisson_groups()
+    trainer = trainer_for(known)
     blocks, passes = trainer.dataloader.blocks, []
 
     def interrupted(n_rows):
         passes.append(n_rows)
-        if len(passes) == 2:
+        if len(passes) == at:
             raise KeyboardInterrupt
         yield from blocks(n_rows)
 
@@ -170,6 +172,23 @@ def test_ctrl_c_returns_the_last_complete_pass(monkeypatch) -> None:
         approximation = trainer.fit()
     assert approximation is trainer.approximation
     assert trainer.result.status is Status.INTERRUPTED
+    assert trainer.result.passes == at - 1
+    # Already near: that of the sample, or of one pass.
+    assert np.abs((approximation.mean.eval() - known.mean) / known.mean_field_sd).max() < 5
+
+
+def test_ctrl_c_while_the_sample_is_fitted(monkeypatch) -> None:
+    trainer = trainer_for(poisson_groups())
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pymc_streaming.vi.exact.colours_of", interrupted)
+    trainer.fit()
+    assert (trainer.result.status, trainer.result.passes) == (Status.INTERRUPTED, 0)
+    monkeypatch.undo()
+    trainer.fit()
+    assert trainer.result.converged
 
 
 def test_a_changed_model_is_noticed() -> None:

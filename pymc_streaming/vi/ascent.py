@@ -46,7 +46,10 @@ class Status(enum.Enum):
         "posterior may have several modes or no end in some direction; try a tighter prior, "
         "another start (initval=), or fit(n) with stochastic steps."
     )
-    INTERRUPTED = "Interrupted: the result is that of the last complete pass."
+    INTERRUPTED = (
+        "Interrupted: the result is that of the last complete pass; before the first, that of the "
+        "sample, or where the fit began. Call fit() again to go on."
+    )
 
     @property
     def converged(self) -> bool:
@@ -155,12 +158,13 @@ def ascend(
         If the first pass gives no finite derivatives.
     """
     trail: list[Moved] = []
-    derivatives = pass_over(table, terms, signs, q.location, q.scale)
-    if not derivatives.are_finite:
-        raise NotFinite(q.location)
-    bend = curvature(q, derivatives)
-    passes, kept, before = 1, True, None
+    passes, kept, before = 0, True, None
     try:
+        derivatives = pass_over(table, terms, signs, q.location, q.scale)
+        passes += 1
+        if not derivatives.are_finite:
+            raise NotFinite(q.location)
+        bend = curvature(q, derivatives)
         while True:
             new = optimum(terms, signs, q, derivatives, bend.times, radius)
             moved = _moved(q, new, passes, kept)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pymc_streaming.vi.ascent import Ascent, Moved, ascend
+from pymc_streaming.vi.ascent import Ascent, Moved, Status, ascend
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample, Table, pass_over
@@ -75,6 +75,13 @@ def fit_exactly(
         Passes over the table.
     seen : callable
         Hears of each of them.
+
+    Raises
+    ------
+    NotFinite
+        If there are no finite derivatives where it begins.
+    KeyboardInterrupt
+        After Ctrl-C while the sample is fitted; later it is the status of what is returned.
     """
     rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
     colours = colours_of(terms, guide, rough, 1e-3, random)
@@ -128,7 +135,7 @@ def _of_sample(sample: Sample, terms: Terms, signs: Signs, q: Gaussian, radius: 
     def own(here: Gaussian, _: Derivatives) -> Curvature:
         return Curvature(terms, sample, here, 1.0)
 
-    return ascend(
+    ascent = ascend(
         sample,
         terms,
         signs,
@@ -140,4 +147,7 @@ def _of_sample(sample: Sample, terms: Terms, signs: Signs, q: Gaussian, radius: 
         scale_tolerance=_ROUGH,
         scale_noise=PASS_NOISE,
         max_passes=40,
-    ).q
+    )
+    if ascent.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return ascent.q

@@ -262,9 +262,10 @@ class Trainer:
             loader.stream(self._position) as stream,
             leaving_cores(loader.num_workers),
         ):
-            self._check_model(stream)
             if self._step is None:
                 self._step = self._prepare(stream.peek())
+            else:
+                self._check_model(stream.peek())
             try:
                 self._loop(n, stream, progress)
             except KeyboardInterrupt:
@@ -296,8 +297,8 @@ class Trainer:
             leaving_cores(loader.num_workers),
         ):
             with loader.stream(self._position) as stream:
-                self._check_model(stream)
                 batch = next(stream)
+            self._check_model(batch)
             if self._exact is None:
                 self._exact = ExactFit(
                     self._binding, self._streamed, self._guide, loader, batch, self._compile_kwargs
@@ -313,8 +314,8 @@ class Trainer:
             warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=3)
         return self.approximation
 
-    def _check_model(self, stream: BatchStream) -> None:
-        """Whatever would make the posterior wrong without an error, before the first fit."""
+    def _check_model(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Refuse what would make the posterior wrong without an error, before the first fit."""
         variables = [*self.model.basic_RVs, *self.model.potentials]
         if self._variables:
             if variables != self._variables:
@@ -323,7 +324,7 @@ class Trainer:
                     "a new Trainer for it."
                 )
             return
-        loader, batch = self.dataloader, stream.peek()
+        loader = self.dataloader
         self._binding = Binding(self.model, self.data_name, batch)
         self._streamed = check_model(
             self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
@@ -357,7 +358,8 @@ class Trainer:
             return unread_columns(self.model, self.data_name, next(stream))
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
-        """Compile the steps."""
+        """Check the model on the first batch, then compile the steps."""
+        self._check_model(batch)
         loader = self.dataloader
         step = Step(
             self._binding, self._streamed, self._guide, self.optimizer, self._compile_kwargs

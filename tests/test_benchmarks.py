@@ -32,9 +32,11 @@ from benchmarks import (
     speed,
 )
 from benchmarks.__main__ import NAMES, RESULTS, main
+from benchmarks.contestants import resident_steps
 from benchmarks.models import GROUPS, MODELS, write_table
 from benchmarks.processes import ChildError, each_from_fresh, from_fresh
 from benchmarks.recording import Recording, Results, command_line
+from pymc_streaming import DataLoader
 
 ROOT = Path(__file__).parents[1]
 
@@ -297,6 +299,18 @@ def test_the_models_of_pymc_and_numpyro_are_the_same(name):
     }
     ours = in_pymc.logp(jacobian=False).eval(values, mode=Mode(linker="py", optimizer=None))
     assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
+
+
+def test_steps_without_reading_are_those_of_the_trainer():
+    rows = {"batch": np.random.default_rng(0).normal(size=1_000)}
+    loader = DataLoader(rows["batch"], 100)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 1.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", mu, 1.0, observed=batch, total_size=1_000)
+    for run in resident_steps(model, loader, rows, "advi"):
+        run(3)
+        run(25)  # more than a pass
 
 
 @pytest.fixture

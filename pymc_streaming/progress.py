@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
@@ -60,7 +61,35 @@ class Recorder:
         )
 
 
-class FitProgress:
+class _Bar:
+    """A bar on standard error, with columns for its kind of fit; nothing without a terminal."""
+
+    def __init__(self, *columns: TextColumn, total: int, enabled: bool, **fields: Any) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *columns,
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and (console.is_terminal or console.is_jupyter)),
+        )
+        self._task = self._progress.add_task("compiling", total=total, **fields)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class FitProgress(_Bar):
     """A progress bar on standard error; silent where there is no terminal.
 
     Parameters
@@ -77,35 +106,19 @@ class FitProgress:
     SMOOTHING = 0.05  # weight of a new loss in the one that is shown
 
     def __init__(self, n: int, batch_size: int, *, enabled: bool) -> None:
-        console = Console(stderr=True)
-        visible = enabled and (console.is_terminal or console.is_jupyter)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+        super().__init__(
             TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not visible,
+            total=n,
+            enabled=enabled,
+            speed="",
+            loss="",
         )
         self._n, self._batch_size = n, batch_size
         self._loss = math.nan
         self._started = time.perf_counter()
         self._shown = -math.inf
-
-    def __enter__(self) -> FitProgress:
-        self._progress.start()
-        self._task = self._progress.add_task("compiling", total=self._n, speed="", loss="")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def begin(self) -> None:
         """Compilation is over, the first step follows."""
@@ -134,7 +147,7 @@ class FitProgress:
         )
 
 
-class PassProgress:
+class PassProgress(_Bar):
     """The same for passes over all rows.
 
     Parameters
@@ -148,31 +161,14 @@ class PassProgress:
     """
 
     def __init__(self, n_rows: int, most: int, *, enabled: bool) -> None:
-        console = Console(stderr=True)
-        visible = enabled and (console.is_terminal or console.is_jupyter)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+        super().__init__(
             TextColumn("row {task.completed:,.0f} of {task.total:,.0f}"),
             TextColumn("{task.fields[step]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not visible,
+            total=n_rows,
+            enabled=enabled,
+            step="",
         )
-        self._n_rows, self._most, self._passes = n_rows, most, 0
-
-    def __enter__(self) -> PassProgress:
-        self._progress.start()
-        self._task = self._progress.add_task("compiling", total=self._n_rows, step="")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
+        self._most, self._passes = most, 0
 
     def begin(self, what: str) -> None:
         """Something else than compiling begins."""

@@ -19,8 +19,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.exact import fit_exactly, sample_size
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
-from pymc_streaming.vi.passes import NotFinite, Sample
-from pymc_streaming.vi.structure import gradients_at
+from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.surrogate import Gaussian
 from pymc_streaming.vi.terms import Terms
 
@@ -175,7 +174,7 @@ def _check_any_number_of_rows(terms: Terms, guide: Guide, batch: Mapping[str, np
     except Exception as error:
         raise FixedRowsError(
             f"The model works on batches of {n_rows:,} rows but not on {fewer.n_rows:,}, and a fit "
-            f"until convergence takes as many as there are. Take the number of rows from the data "
+            "until convergence takes as many as there are. Take the number of rows from the data "
             "instead of writing it down (a shape=, zeros(...)), or give a number of steps: "
             "fit(20_000)."
         ) from error

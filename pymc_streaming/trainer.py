@@ -265,7 +265,7 @@ class Trainer:
             if self._step is None:
                 self._step = self._prepare(stream.peek())
             else:
-                self._check_model(stream.peek())
+                self._check_unchanged()
             try:
                 self._loop(n, stream, progress)
             except KeyboardInterrupt:
@@ -296,13 +296,15 @@ class Trainer:
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
             leaving_cores(loader.num_workers),
         ):
-            with loader.stream(self._position) as stream:
-                batch = next(stream)
-            self._check_model(batch)
             if self._exact is None:
+                with loader.stream(self._position) as stream:
+                    batch = next(stream)
+                self._check_model(batch)
                 self._exact = ExactFit(
                     self._binding, self._streamed, self._guide, loader, batch, self._compile_kwargs
                 )
+            else:
+                self._check_unchanged()
             try:
                 self.result = self._exact.run(self._random, most, progress)
             finally:
@@ -316,13 +318,8 @@ class Trainer:
 
     def _check_model(self, batch: Mapping[str, np.ndarray]) -> None:
         """Refuse what would make the posterior wrong without an error, before the first fit."""
-        variables = [*self.model.basic_RVs, *self.model.potentials]
-        if self._variables:
-            if variables != self._variables:
-                raise ArgumentError(
-                    "The model has other variables than at the first fit, which compiled it. Make "
-                    "a new Trainer for it."
-                )
+        if self._variables:  # another kind of fit came first
+            self._check_unchanged()
             return
         loader = self.dataloader
         self._binding = Binding(self.model, self.data_name, batch)
@@ -332,7 +329,17 @@ class Trainer:
         # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
         initial_scale = 0.01 / math.sqrt(loader.total_size)
         self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
-        self._variables = variables
+        self._variables = self._model_variables()
+
+    def _check_unchanged(self) -> None:
+        if self._variables != self._model_variables():
+            raise ArgumentError(
+                "The model has other variables than at the first fit, which compiled it. Make "
+                "a new Trainer for it."
+            )
+
+    def _model_variables(self) -> list[Any]:
+        return [*self.model.basic_RVs, *self.model.potentials]
 
     def _check_order(self, n: int) -> None:
         """Warn, or refuse, where batches would be no fair sample of the table."""

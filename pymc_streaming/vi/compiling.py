@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
 from pytensor.graph.replace import graph_replace
@@ -20,7 +21,7 @@ from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.products import with_light_products
 from pymc_streaming.vi.support import support_violation, violation
 
-__all__ = ["called", "constants", "flat", "function_settings", "guarded", "is_numba"]
+__all__ = ["all_but", "called", "constants", "flat", "function_settings", "guarded", "is_numba"]
 
 
 def function_settings(compile_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +65,12 @@ def guarded(
     violations = [support_violation(term) for term in terms]
     violations += [violation(condition, terms[0].dtype) for condition in in_range]
     return terms, pt.add(*violations)
+
+
+def all_but(streamed: Sequence[TensorVariable], model: pm.Model) -> list[TensorVariable]:
+    """Everything in a model that has a log-density, but for the likelihoods that are streamed."""
+    variables = [*model.basic_RVs, *model.potentials]
+    return [variable for variable in variables if variable not in streamed]
 
 
 def flat(expression: TensorVariable, guide: Guide, draw: TensorVariable) -> TensorVariable:

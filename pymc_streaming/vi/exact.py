@@ -17,7 +17,7 @@ from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample, Table, pass_over
 from pymc_streaming.vi.signs import Signs, sign_patterns
 from pymc_streaming.vi.structure import WithRareGroups, colours_of, groups_of, weighted
-from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["fit_exactly", "sample_size"]
@@ -106,8 +106,7 @@ def fit_exactly(
         rows = weighted(rows, groups, ratio * of_rows, of_table.curvature)
         return Curvature(terms, rows, anchor, ratio)
 
-    of_prior = -expected_prior(terms, signs, q)[2] / q.scale**2
-    whole = np.maximum(ratio * found, 0.0) + of_prior
+    whole = np.maximum(ratio * found, 0.0) + prior_curvature(terms, signs, q)
     start = np.where(whole > 0, -0.5 * np.log(np.maximum(whole, 1e-300)), q.log_scale)
     return ascend(
         watched,
@@ -125,7 +124,7 @@ def _first_guess(terms: Terms, signs: Signs, guide: Guide, sample: Sample) -> Ga
     """Where the guide is, with scales by the curvature there."""
     near = Gaussian(guide.location.copy(), np.full(guide.size, np.log(1e-3)))
     of_rows = pass_over(sample, terms, signs, near.location, near.scale).curvature
-    whole = of_rows - expected_prior(terms, signs, near)[2] / near.scale**2
+    whole = of_rows + prior_curvature(terms, signs, near)
     return Gaussian(near.location, -0.5 * np.log(np.clip(np.abs(whole), 1e-2, 1e12)))
 
 

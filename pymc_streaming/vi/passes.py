@@ -25,6 +25,7 @@ __all__ = [
     "NotFinite",
     "Sample",
     "Table",
+    "gradients_at",
     "pairs_of_a_chunk",
     "pass_over",
 ]
@@ -118,6 +119,29 @@ class Derivatives:
         return bool(np.isfinite(self.gradient).all() and np.isfinite(self.curvature).all())
 
 
+def gradients_at(
+    terms: Terms, sample: Sample, points: np.ndarray, chunk_rows: int | None = None
+) -> np.ndarray:
+    """Gradients of the log-likelihood of all rows of a sample, shape (k, d), at k points.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    sample : Sample
+        Rows.
+    points : ndarray, shape (k, d)
+        Draws.
+    chunk_rows : int, optional
+        Rows that are looked at together. Default: all.
+    """
+    chunk_rows = sample.n_rows if chunk_rows is None else chunk_rows
+    out = np.zeros_like(points)
+    chosen = np.tile(np.arange(len(points)), (math.ceil(sample.n_rows / chunk_rows), 1))
+    terms.add_likelihood(sample.rows, sample.weights, chunk_rows, points, chosen, out)
+    return out
+
+
 def pairs_of_a_chunk(signs: Signs, n_rows: int, noise: float) -> int:
     r"""Pairs of points at which a chunk must be looked at for curvatures as exact as that.
 
@@ -156,7 +180,7 @@ def pass_over(
         Where around the location it is looked at.
     location, scale : ndarray, shape (d,)
         Means and standard deviations of q.
-    noise : float, default 0.05
+    noise : float, default 0.1
         Relative error of a curvature, about; see `pairs_of_a_chunk`.
 
     Returns

@@ -35,6 +35,7 @@ from pytensor.tensor.variable import TensorVariable
 from pymc_streaming.vi import kernels
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.compiling import (
+    all_but,
     called,
     constants,
     flat,
@@ -81,11 +82,7 @@ class Step:
         self._binding, self._guide, self._optimizer = binding, guide, optimizer
         self._settings = function_settings(compile_kwargs)
         model = guide.group.model
-        others = [
-            variable
-            for variable in [*model.basic_RVs, *model.potentials]
-            if variable not in streamed
-        ]
+        others = all_but(streamed, model)
         draw = pt.tensor("draw", shape=(guide.size,), dtype="float64")
         logps = model.logp(vars=[*streamed, *others], sum=False)
         terms = [binding.static(term) for term in logps]

@@ -20,10 +20,10 @@ from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import streamed_indices
-from pymc_streaming.vi.passes import Sample, Table
+from pymc_streaming.vi.passes import Sample, Table, gradients_at
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["Groups", "WithRareGroups", "colours_of", "gradients_at", "groups_of", "weighted"]
+__all__ = ["Groups", "WithRareGroups", "colours_of", "groups_of", "weighted"]
 
 # Sets of random signs that must agree.
 _PROBES = 3
@@ -114,14 +114,6 @@ def _add_nothing(
     # Rounding, of the sums over all rows from which the differences are made.
     size = np.abs(slopes).max() + np.abs(found).max()
     return bool(spread <= 1e3 * np.finfo(pytensor.config.floatX).eps * size)
-
-
-def gradients_at(terms: Terms, sample: Sample, points: np.ndarray) -> np.ndarray:
-    """Gradients of the log-likelihood of all rows of a sample, shape (k, d), at k points."""
-    out = np.zeros_like(points)
-    chosen = np.arange(len(points))[None]
-    terms.add_likelihood(sample.rows, sample.weights, sample.n_rows, points, chosen, out)
-    return out
 
 
 def groups_of(

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from pymc_streaming.vi.passes import Derivatives, Sample
+from pymc_streaming.vi.passes import Derivatives, Sample, gradients_at
 from pymc_streaming.vi.signs import Signs
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["Curvature", "Gaussian", "expected_prior", "optimum"]
+__all__ = ["Curvature", "Gaussian", "expected_prior", "optimum", "prior_curvature"]
 
 # Distance, in standard deviations of the sample's posterior, over which gradients are compared.
 _DIFFERENCE = 0.1
@@ -101,13 +101,9 @@ class Curvature:
             return np.zeros_like(direction)
         step = direction * (_DIFFERENCE / length)
         location = self._around.location
-        points = np.stack([location + step, location - step])
-        sums = np.zeros_like(points)
-        for rows, weights in self._sample.blocks(self._chunk_rows):
-            chunks = -(-len(weights) // self._chunk_rows)
-            chosen = np.tile([0, 1], (chunks, 1))
-            self._terms.add_likelihood(rows, weights, self._chunk_rows, points, chosen, sums)
-        slope: np.ndarray = sums[1] - sums[0]
+        points = np.stack([location - step, location + step])
+        below, above = gradients_at(self._terms, self._sample, points, self._chunk_rows)
+        slope: np.ndarray = below - above  # minus the derivative
         slope *= self._ratio * 0.5 * length / _DIFFERENCE
         return slope
 
@@ -118,6 +114,13 @@ def expected_prior(terms: Terms, signs: Signs, q: Gaussian) -> tuple[float, np.n
     n = len(signs.patterns)
     slopes = 0.5 * (gradients[:n] - gradients[n:]) * signs.patterns
     return values.mean(), gradients.mean(axis=0), slopes.mean(axis=0) * q.scale
+
+
+def prior_curvature(terms: Terms, signs: Signs, q: Gaussian) -> np.ndarray:
+    """Expected curvature, in each parameter, of all that is not of rows."""
+    _, _, in_scale = expected_prior(terms, signs, q)
+    curvature: np.ndarray = -in_scale / q.scale**2
+    return curvature
 
 
 def optimum(
@@ -155,8 +158,7 @@ def optimum(
     """
     size = terms.size
     gradient, curvature = likelihood.gradient, likelihood.curvature
-    _, _, prior_slope = expected_prior(terms, signs, q)
-    whole = curvature - prior_slope / q.scale**2
+    whole = curvature + prior_curvature(terms, signs, q)
     unit = 1.0 / np.sqrt(np.maximum(np.abs(whole), 1e-12))
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:

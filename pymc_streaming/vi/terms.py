@@ -24,6 +24,7 @@ from pytensor.tensor.variable import TensorVariable
 from pymc_streaming.vi import kernels
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.compiling import (
+    all_but,
     called,
     constants,
     flat,
@@ -95,11 +96,7 @@ class Terms:
             *[(term * _along_rows(weights, term)).sum() for term in likelihoods]
         )
         likelihood, violated = (flat(each, guide, draw) for each in (likelihood, violated))
-        others = [
-            variable
-            for variable in [*model.basic_RVs, *model.potentials]
-            if variable not in streamed
-        ]
+        others = all_but(streamed, model)
         prior = flat(
             pt.add(*[term.sum() for term in model.logp(vars=others, sum=False)]), guide, draw
         ).astype("float64")

@@ -224,7 +224,7 @@ def resident_steps(
     trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
     size = loader.batch_size
     whole = len(loader) // size
-    step = trainer._prepare({name: array[:size] for name, array in rows.items()})
+    step = trainer._prepare({name: array[:size] for name, array in rows.items()}).step
     random, d = np.random.default_rng(0), trainer._guide.size
 
     def stepping(n_batches: int, at_once: int) -> Callable[[int], None]:

@@ -111,7 +111,7 @@ def _stepping(contest: Any) -> Callable[[dict[str, np.ndarray]], int]:
     loader = contest.arrow_loader()
     trainer = Trainer("advi", loader, model=contest.loader_model(loader), progressbar=False)
     with loader.stream() as stream:
-        compiled = trainer._prepare(stream.peek())
+        compiled = trainer._prepare(stream.peek()).step
     random = np.random.default_rng(0)
 
     def step(batches: dict[str, np.ndarray]) -> int:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pymc_streaming.converge import FitResult
+    from pymc_streaming.fits.exact import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
     from pymc_streaming.progress import History
@@ -53,7 +53,7 @@ __all__ = [
 # A module is imported when a name of it is used: PyMC takes a second and 60 MB, which shuffling or
 # looking at a table does without, and the command can be interrupted from its first moment on.
 _HOMES = {
-    "converge": ("FitResult",),
+    "fits.exact": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
     "progress": ("History",),

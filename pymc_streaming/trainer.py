@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,15 @@ from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.arguments import whole_number
-from pymc_streaming.converge import ExactFit, FitResult
 from pymc_streaming.errors import (
     ArgumentError,
-    FitError,
     NotConvergedWarning,
     OrderedDataError,
     OrderedDataWarning,
 )
-from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
+from pymc_streaming.fits.exact import ExactFit, FitResult
+from pymc_streaming.fits.stochastic import StochasticFit
+from pymc_streaming.loader import DataLoader
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
@@ -32,28 +31,12 @@ from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.guides import GUIDES
-from pymc_streaming.vi.moving import still_moving
-from pymc_streaming.vi.nonfinite import explain
-from pymc_streaming.vi.optimizers import (
-    AnnealedAdam,
-    Optimizer,
-    averaging_start,
-    averaging_weights,
-)
-from pymc_streaming.vi.step import Step
+from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
 from pymc_streaming.vi.usage import unread_columns
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger("pymc_streaming")
-
-# Most steps of one call: between two looks at whether they were finite.
-LONGEST_CHUNK = 64
-# Memory of the noise that is drawn at once.
-STRETCH_BYTES = 2**18
-# A fit leaves about this many entries in the history, however long it is. But a loss takes several
-# times as long as a step, so there are many steps from one to the next.
-RECORDS, STEPS_BETWEEN = 100, 50
 
 
 class Trainer:
@@ -184,19 +167,15 @@ class Trainer:
         self._random = np.random.default_rng(random_seed)
         self._guide_seed = int(self._random.integers(2**31))
         self.result: FitResult | None = None
-        self._step: Step | None = None
+        self._stochastic: StochasticFit | None = None
         self._exact: ExactFit | None = None
         self._in_order = False  # as far as was warned about
-        self._position = (0, 0)
         self._variables: list[Any] = []
-        self._settled = 0  # steps of the fits that ran to their end
-        self._seconds = 0.0
-        self._recorder = Recorder()
 
     @property
     def history(self) -> History:
         """What was recorded so far, over all calls of `fit`."""
-        return self._recorder.history()
+        return self._stochastic.history if self._stochastic else Recorder().history()
 
     def fit(self, n: int | None = None, *, max_passes: int | None = None) -> Approximation:
         """Fit until converged; or take exactly `n` steps, each on the next full batch.
@@ -253,33 +232,36 @@ class Trainer:
             return self._fit_until_converged(max_passes)
         if max_passes is not None:
             raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
-        n = whole_number("n", n)
+        return self._fit_in_steps(whole_number("n", n))
+
+    def _fit_in_steps(self, n: int) -> Approximation:
+        """Stochastic steps on the next batches."""
         loader = self.dataloader
-        if self._step is None and self.on_ordered != "ignore":
+        if self._stochastic is None and self.on_ordered != "ignore":
             self._check_order(n)
+        position = self._stochastic.position if self._stochastic else (0, 0)
         with (
             FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
-            loader.stream(self._position) as stream,
+            loader.stream(position) as stream,
             leaving_cores(loader.num_workers),
         ):
-            if self._step is None:
-                self._step = self._prepare(stream.peek())
+            if self._stochastic is None:
+                self._stochastic = self._prepare(stream.peek())
             else:
                 self._check_unchanged()
             try:
-                self._loop(n, stream, progress)
+                self._stochastic.run(n, stream, progress)
             except KeyboardInterrupt:
                 logger.warning(
                     "Interrupted after %s steps of all fits. What is returned is as noisy as "
                     "the learning rate was high; call fit again, for some thousand steps, to "
                     "settle it.",
-                    f"{self._steps:,}",
+                    f"{self._stochastic.step.completed:,}",
                 )
             else:
-                self._warn_if_moving(n)
-                self._settled += n
+                self._stochastic.settle(n, self._in_order)
             finally:
-                self.approximation = self._guide.write(*self._step.averages())
+                self.approximation = self._guide.write(*self._stochastic.step.averages())
                 self.approximation.hist = self.history.loss
         return self.approximation
 
@@ -297,7 +279,7 @@ class Trainer:
             leaving_cores(loader.num_workers),
         ):
             if self._exact is None:
-                with loader.stream(self._position) as stream:
+                with loader.stream() as stream:
                     batch = next(stream)
                 self._check_model(batch)
                 self._exact = ExactFit(
@@ -358,144 +340,22 @@ class Trainer:
         self._in_order = True
         if self.on_ordered == "error":
             raise OrderedDataError(message)
-        warnings.warn(message, OrderedDataWarning, stacklevel=3)
+        warnings.warn(message, OrderedDataWarning, stacklevel=4)
 
     def _unread_columns(self) -> set[tuple[str, int]]:
         with self.dataloader.stream((0, 0)) as stream:
             return unread_columns(self.model, self.data_name, next(stream))
 
-    def _prepare(self, batch: Mapping[str, np.ndarray]) -> Step:
+    def _prepare(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
         """Check the model on the first batch, then compile the steps."""
         self._check_model(batch)
-        loader = self.dataloader
-        step = Step(
-            self._binding, self._streamed, self._guide, self.optimizer, self._compile_kwargs
+        return StochasticFit(
+            self._binding,
+            self._streamed,
+            self._guide,
+            self.dataloader,
+            batch,
+            self.optimizer,
+            self._compile_kwargs,
+            self._random,
         )
-        started = time.perf_counter()
-        step.compile(batch)
-        logger.info(
-            "Compiled in %.1f s; a pass is %s rows, %.6g batches of %s.",
-            time.perf_counter() - started,
-            f"{loader.total_size:,}",
-            loader.total_size / loader.batch_size,
-            f"{loader.batch_size:,}",
-        )
-        return step
-
-    def _loop(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
-        record_every = max(STEPS_BETWEEN, n // RECORDS)
-        progress.begin()
-        done, longest = 0, 1
-        for stretch in self._stretches(n):
-            end = done + len(stretch[0])
-            while done < end:
-                began = time.perf_counter()
-                recorded = done % record_every == 0 or done == n - 1
-                # Up to the next step whose loss is recorded, and the last is one.
-                to_record = min(record_every - done % record_every, max(1, n - 1 - done))
-                most = min(longest, to_record, end - done)
-                noise, rates, weights = (values[done - end :] for values in stretch)
-                done += self._advance(
-                    stream, most, noise, rates, weights, progress if recorded else None
-                )
-                progress.update(done)
-                # Short enough to show progress and to notice Ctrl-C soon.
-                slow = time.perf_counter() - began >= progress.INTERVAL
-                longest = 1 if slow else min(LONGEST_CHUNK, 2 * longest)
-
-    def _advance(
-        self,
-        stream: BatchStream,
-        most: int,
-        noise: np.ndarray,
-        rates: np.ndarray,
-        weights: np.ndarray,
-        progress: FitProgress | None,
-    ) -> int:
-        """Take some steps, with `progress` on record; says how many."""
-        assert self._step is not None
-        size, began, before = self.dataloader.batch_size, time.perf_counter(), self._steps
-        batches = stream.take(most)
-        count = count_rows(batches) // size
-        try:
-            if progress is None or self._record(nth_batch(batches, 0, size), noise[0], progress):
-                self._step(batches, noise[:count], rates[:count], weights[:count])
-        finally:
-            good = self._steps - before
-            self._seconds += time.perf_counter() - began
-            self._position = stream.position_after(good)
-            self._recorder.forget_after(self._steps)
-        if good < count:
-            raise self._explain(nth_batch(batches, good, size), noise[good])
-        return count
-
-    @property
-    def _steps(self) -> int:
-        """Steps taken, over all calls of `fit`."""
-        return 0 if self._step is None else self._step.completed
-
-    def _record(
-        self, batch: Mapping[str, np.ndarray], noise: np.ndarray, progress: FitProgress
-    ) -> bool:
-        """Put the loss of the next step on record; whether it is finite."""
-        assert self._step is not None
-        loss, step = self._step.loss(batch, noise), self._steps + 1
-        if math.isfinite(loss):
-            self._recorder.add(step, loss, step * self.dataloader.batch_size, self._seconds)
-            progress.seen(loss)
-        return math.isfinite(loss)
-
-    def _stretches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Noise, learning rates and averaging weights for the steps of a fit, many at a time."""
-        average_from = self._average_from(n)
-        size = max(1, STRETCH_BYTES // (8 * self._guide.size))
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            yield (
-                self._random.standard_normal((stop - start, self._guide.size)),
-                self._rates(start, stop, n),
-                averaging_weights(start, stop, average_from),
-            )
-
-    def _average_from(self, n: int) -> int:
-        loader = self.dataloader
-        return averaging_start(n, loader.total_size / loader.batch_size)
-
-    def _rates(self, start: int, stop: int, n: int) -> np.ndarray:
-        if isinstance(self.optimizer, AnnealedAdam):
-            return self.optimizer.rates(start, stop, n) * n / (n + self._settled)
-        return np.zeros(stop - start)  # PyMC's update functions bring their own
-
-    def _explain(self, batch: Mapping[str, np.ndarray], noise: np.ndarray) -> FitError:
-        """The error for the next step, which could not be taken."""
-        rows = self.dataloader.locate(self._position, self.dataloader.batch_size)
-        where = f"Step {self._steps + 1:,}, on {rows},"
-        advice = (
-            "When the parameters ran away, a lower learning rate helps "
-            "(optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
-        )
-        return explain(self._binding, self._guide, batch, noise, where, advice)
-
-    def _warn_if_moving(self, n: int) -> None:
-        """Warn about parameters that had not come to rest after `n` steps."""
-        if not isinstance(self.optimizer, AnnealedAdam):
-            return
-        assert self._step is not None
-        reach = self._rates(self._average_from(n), n, n).sum()
-        moving = still_moving(self._guide, *self._step.averages(), reach)
-        if moving:
-            order = (
-                "The order of the rows, which this fit was warned about, does that: shuffle the "
-                "table on disk first. If it goes on: "
-                if self._in_order
-                else ""
-            )
-            warnings.warn(
-                f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
-                "steadily one way or by many posterior standard deviations, so the result is not "
-                f"the posterior. {order}Bring the parameters near 0 and of the order of 1 "
-                "(standardise the data), start nearby (initval=), take more steps, or change "
-                "optimizer=AnnealedAdam(learning_rate=...).",
-                NotConvergedWarning,
-                stacklevel=3,
-            )

@@ -133,11 +133,17 @@ class Spy:
 
 def spied(trainer: Trainer, before) -> Trainer:
     """The same trainer, calling `before` with the rows of every call of its step."""
-    if trainer._step is not None:
-        trainer._step = Spy(trainer._step, before)
+    prepare = trainer._prepare
+
+    def prepared(batch):
+        fit = prepare(batch)
+        fit.step = Spy(fit.step, before)
+        return fit
+
+    if trainer._stochastic is not None:
+        trainer._stochastic.step = Spy(trainer._stochastic.step, before)
     else:
-        prepare = trainer._prepare
-        trainer._prepare = lambda batch: Spy(prepare(batch), before)
+        trainer._prepare = prepared
     return trainer
 
 
@@ -145,7 +151,7 @@ def handed_over(trainer: Trainer, n: int) -> np.ndarray:
     """The rows that `n` steps see, in order."""
     seen = []
     spied(trainer, lambda rows: seen.append(rows.copy())).fit(n)
-    trainer._step = trainer._step._step
+    trainer._stochastic.step = trainer._stochastic.step._step
     return np.concatenate(seen)
 
 
@@ -162,13 +168,13 @@ def test_a_second_fit_goes_on():
     once, twice = (small_trainer(np.arange(1_030.0), batch_size=100) for _ in range(2))
     rows = handed_over(once, 25)
     first = handed_over(twice, 10)
-    compiled = twice._step
+    compiled = twice._stochastic
     location = twice._guide.location
     state, start = location.copy(), []
-    loop = twice._loop
-    twice._loop = lambda *arguments: (start.append(location.copy()), loop(*arguments))
+    run = compiled.run
+    compiled.run = lambda *arguments: (start.append(location.copy()), run(*arguments))
     second = handed_over(twice, 15)
-    assert twice._step is compiled
+    assert twice._stochastic is compiled
     np.testing.assert_array_equal(start[0], state)
     np.testing.assert_array_equal(np.concatenate([first, second]), rows)
     assert twice.history.step[-1] <= 25
@@ -267,11 +273,18 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
         trainer.fit(100)
     good = trainer.approximation.mean.eval()[0]
     assert np.isfinite(good)
-    assert trainer._steps == 14
+    assert trainer._stochastic.step.completed == 14
     np.testing.assert_array_equal(trainer.history.step, [1])
     same = small_trainer(DataLoader(Recording(y), 50))
     rates = AnnealedAdam().rates(0, 100, 100)
-    same._rates = lambda start, stop, n: rates[start:stop]
+    prepare = same._prepare
+
+    def with_rates(batch):
+        fit = prepare(batch)
+        fit._rates = lambda start, stop, n: rates[start:stop]
+        return fit
+
+    same._prepare = with_rates
     same.fit(14)
     assert same._guide.location[0] == good
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
@@ -319,7 +332,7 @@ def test_a_code_without_a_parameter_deep_in_the_data(code, limits, as_floats):
     trainer = with_groups(group, as_floats)
     with pytest.raises(errors.IndexRangeError, match=rf"Step 15.*'effect' run from {limits}"):
         trainer.fit(30)
-    assert trainer._steps == 14
+    assert trainer._stochastic.step.completed == 14
     assert np.isfinite(trainer.approximation.mean.eval()).all()
 
 
@@ -392,18 +405,18 @@ def test_interrupted_after_a_while():
     rows = []
 
     def interrupting(batches):
-        if trainer._steps >= 50:
+        if trainer._stochastic.step.completed >= 50:
             raise KeyboardInterrupt
         rows.append(batches.copy())
 
     approximation = spied(trainer, interrupting).fit(10_000)
-    steps = trainer._steps
+    steps = trainer._stochastic.step.completed
     assert 50 <= steps < 1_000
     assert np.isfinite(approximation.mean.eval()).all()
-    trainer._step = trainer._step._step
+    trainer._stochastic.step = trainer._stochastic.step._step
     rows.append(handed_over(trainer, 5))
     assert trainer.approximation is approximation
-    assert trainer._steps == steps + 5
+    assert trainer._stochastic.step.completed == steps + 5
     # Where it was interrupted, it goes on: no row is left out, none is seen twice.
     uninterrupted = handed_over(small_trainer(), steps + 5)[10 * 50 :]
     np.testing.assert_array_equal(np.concatenate(rows), uninterrupted)
@@ -420,7 +433,7 @@ def test_an_error_in_the_data_keeps_what_was_fitted():
     trainer = small_trainer(DataLoader(Broken(y), 50))
     with pytest.raises(errors.CorruptFileError, match="piece 7"):
         trainer.fit(100)
-    assert trainer._steps == 14
+    assert trainer._stochastic.step.completed == 14
     assert trainer.approximation is not None
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
 
@@ -439,7 +452,7 @@ def test_wrong_n_is_caught_at_the_end_of_the_first_pass():
     trainer = small_trainer(DataLoader(source, 50))
     with pytest.raises(errors.RowCountError, match=r"900"):
         trainer.fit(100)
-    assert trainer._steps <= 20
+    assert trainer._stochastic.step.completed <= 20
 
 
 def test_no_thread_is_left():

@@ -25,7 +25,7 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["Groups", "WithRareGroups", "colours_of", "groups_of", "weighted"]
 
-# Sets of random signs that must agree.
+# Sets of random signs that must agree, beside those that tell any two elements apart.
 _PROBES = 3
 # Rows whose parameters are looked at one by one.
 _ROWS = 8
@@ -103,10 +103,14 @@ def _add_nothing(
     random: np.random.Generator,
 ) -> bool:
     """Whether the slope in each element is the same whatever the signs of the others."""
+    numbers = np.arange(len(elements))
+    bits = [1.0 - 2.0 * (numbers >> k & 1) for k in range(len(elements).bit_length())]
+    randomly = list(random.choice([-1.0, 1.0], size=(_PROBES, len(elements))))
     found = []
-    for _ in range(_PROBES):
+    # Any two elements have the same sign in the first, and different ones in one of the bits.
+    for probe in [np.ones(len(elements)), *bits, *randomly]:
         signs = np.zeros(guide.size)
-        signs[elements] = random.choice([-1.0, 1.0], size=len(elements))
+        signs[elements] = probe
         points = np.stack([guide.location + scale * signs, guide.location - scale * signs])
         slopes = gradients_at(terms, sample, points)
         found.append(((slopes[0] - slopes[1]) * signs)[elements])

@@ -47,9 +47,10 @@ def parts() -> tuple[Binding, Terms, MeanFieldGuide, Sample]:
     )
 
 
-def test_parameters_that_no_row_has_two_of_share_a_colour(parts) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_parameters_that_no_row_has_two_of_share_a_colour(parts, seed) -> None:
     _, terms, guide, sample = parts
-    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(0))
+    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(seed))
     of = {name: colours[where].tolist() for name, where, *_ in guide.group.ordering.values()}
     assert len(set(of["b"])) == 2
     assert len(set(of["intercept"])) == len(set(of["of_day"])) == 1

@@ -15,22 +15,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from pymc_streaming.vi.passes import (
-    PASS_NOISE,
-    Derivatives,
-    NotFinite,
-    Table,
-    pairs_of_a_chunk,
-    pass_over,
-)
-from pymc_streaming.vi.signs import Signs
-from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
-from pymc_streaming.vi.terms import Terms
+from pymc_streaming.vi.passes import PASS_NOISE, NotFinite, Table
 
-__all__ = ["Ascent", "Moved", "Status", "ascend"]
+__all__ = ["Ascent", "Family", "Moved", "Status", "ascend"]
 
 
 class Status(enum.Enum):
@@ -79,8 +70,54 @@ class Moved:
     kept: bool
 
 
+class Normal(Protocol):
+    """A Gaussian."""
+
+    @property
+    def location(self) -> np.ndarray:
+        """Means, shape (d,)."""
+
+
+class Found(Protocol):
+    """Derivatives of the expected log-likelihood that a pass found."""
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """In the means, shape (d,)."""
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether all of them are."""
+
+
+class Correctable(Protocol):
+    """Curvature of the log-likelihood of all rows, as far as known."""
+
+    def correct(self, move: np.ndarray, change: np.ndarray) -> None:
+        """Learn that a `move` changed the gradient over all rows by minus `change`."""
+
+
+class Family[Q: Normal, D: Found](Protocol):
+    """What an ascent needs to know of a kind of Gaussian."""
+
+    def look(self, table: Table, q: Q, noise: float) -> D:
+        """Go over a table once, for curvatures with a relative error of `noise`."""
+
+    def points(self, n_rows: int, noise: float) -> int:
+        """Points at which that looks at each row."""
+
+    def best(self, q: Q, found: D, curvature: Any, radius: float) -> Q:
+        """Where the surrogate is highest."""
+
+    def moved(self, q: Q, new: Q) -> tuple[float, float]:
+        """Largest move of a mean, in standard deviations, and change of a log scale."""
+
+    def rise(self, start: tuple[Q, D], end: tuple[Q, D]) -> float:
+        """How far the ELBO rises from one to another, in nats."""
+
+
 @dataclass(frozen=True)
-class Ascent:
+class Ascent[Q: Normal]:
     """Where an ascent ended.
 
     Parameters
@@ -95,18 +132,17 @@ class Ascent:
         What each led to, but for one that was made for the scales alone.
     """
 
-    q: Gaussian
+    q: Q
     status: Status
     passes: int
     trail: tuple[Moved, ...]
 
 
-def ascend(
+def ascend[Q: Normal, D: Found](
+    family: Family[Q, D],
     table: Table,
-    terms: Terms,
-    signs: Signs,
-    q: Gaussian,
-    curvature: Callable[[Gaussian, Derivatives], Curvature],
+    q: Q,
+    curvature: Callable[[Q, D], Correctable],
     *,
     renewed: bool = False,
     radius: float = np.inf,
@@ -115,17 +151,15 @@ def ascend(
     scale_noise: float = 0.012,
     max_passes: int = 20,
     seen: Callable[[Moved], None] | None = None,
-) -> Ascent:
+) -> Ascent[Q]:
     """Find the Gaussian with the highest ELBO.
 
     Parameters
     ----------
+    family : Family
+        The kind of Gaussian, with the model.
     table : Table
         The rows.
-    terms : Terms
-        The model.
-    signs : Signs
-        Where expectations are taken.
     q : Gaussian
         Where to start.
     curvature : callable
@@ -160,14 +194,14 @@ def ascend(
     trail: list[Moved] = []
     passes, kept, before = 0, True, None
     try:
-        derivatives = pass_over(table, terms, signs, q.location, q.scale)
+        found = family.look(table, q, PASS_NOISE)
         passes += 1
-        if not derivatives.are_finite:
+        if not found.are_finite:
             raise NotFinite(q.location)
-        bend = curvature(q, derivatives)
+        bend = curvature(q, found)
         while True:
-            new = optimum(terms, signs, q, derivatives, bend.times, radius)
-            moved = _moved(q, new, passes, kept)
+            new = family.best(q, found, bend, radius)
+            moved = Moved(passes, *family.moved(q, new), kept)
             trail.append(moved)
             if seen is not None:
                 seen(moved)
@@ -182,37 +216,31 @@ def ascend(
             if not kept and moved.step < step_tolerance / 16:
                 status = Status.STALLED
                 break
-            there = pass_over(table, terms, signs, new.location, new.scale)
+            there = family.look(table, new, PASS_NOISE)
             passes += 1
-            kept = there.are_finite and _rises(terms, signs, (q, derivatives), (new, there))
+            # In nats: less is noise, and would not matter.
+            kept = there.are_finite and family.rise((q, found), (new, there)) > -0.01
             if kept:
-                move, change = new.location - q.location, derivatives.gradient - there.gradient
-                q, derivatives, before = new, there, moved
+                move, change = new.location - q.location, found.gradient - there.gradient
+                q, found, before = new, there, moved
                 radius *= 3.0
                 if renewed:
-                    bend = curvature(q, derivatives)
+                    bend = curvature(q, found)
                 else:
                     bend.correct(move, change)
             else:
                 before = None
                 radius = 0.25 * min(radius, moved.step)
-        points = pairs_of_a_chunk(signs, table.n_rows, scale_noise)
-        if status.converged and points > pairs_of_a_chunk(signs, table.n_rows, PASS_NOISE):
-            exact = pass_over(table, terms, signs, q.location, q.scale, scale_noise)
+        on_the_way, in_the_end = (
+            family.points(table.n_rows, noise) for noise in (PASS_NOISE, scale_noise)
+        )
+        if status.converged and in_the_end > on_the_way:
+            exact = family.look(table, q, scale_noise)
             passes += 1
-            q = optimum(terms, signs, q, exact, bend.times, radius)
+            q = family.best(q, exact, bend, radius)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Ascent(q, status, passes, tuple(trail))
-
-
-def _moved(q: Gaussian, new: Gaussian, passes: int, kept: bool) -> Moved:
-    return Moved(
-        passes,
-        float(np.abs((new.location - q.location) / new.scale).max()),
-        float(np.abs(new.log_scale - q.log_scale).max()),
-        kept,
-    )
 
 
 def _arrives(
@@ -228,20 +256,3 @@ def _arrives(
     step = moved.step * min(1.0, moved.step / max(before.step, 1e-12))
     log_scale = moved.log_scale * min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
     return step < step_tolerance and log_scale < scale_tolerance
-
-
-def _rises(
-    terms: Terms,
-    signs: Signs,
-    start: tuple[Gaussian, Derivatives],
-    end: tuple[Gaussian, Derivatives],
-) -> bool:
-    """Whether the ELBO rose from one Gaussian to another."""
-    rise = 0.0
-    location = end[0].location - start[0].location
-    log_scale = end[0].log_scale - start[0].log_scale
-    for q, derivatives in (start, end):
-        _, in_location, in_scale = expected_prior(terms, signs, q)
-        in_scale = in_scale + 1.0 - derivatives.curvature * q.scale**2
-        rise += 0.5 * ((derivatives.gradient + in_location) @ location + in_scale @ log_scale)
-    return bool(rise > -0.01)  # in nats: less is noise, and would not matter

@@ -14,6 +14,7 @@ import numpy as np
 from pymc_streaming.vi.ascent import Ascent, Moved, Status, ascend
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample, Table, pass_over
 from pymc_streaming.vi.signs import Signs, sign_patterns
 from pymc_streaming.vi.structure import WithRareGroups, colours_of, groups_of, weighted
@@ -54,7 +55,7 @@ def fit_exactly(
     *,
     max_passes: int = 20,
     seen: Callable[[Moved], None] | None = None,
-) -> Ascent:
+) -> Ascent[Gaussian]:
     """Fit independent normals to a table.
 
     Parameters
@@ -87,9 +88,10 @@ def fit_exactly(
     colours = colours_of(terms, guide, rough, 1e-3, random)
     signs = sign_patterns(colours, random)
     q = _first_guess(terms, signs, guide, rough)
-    q = _of_sample(rough, terms, signs, q, _FIRST_RADIUS)
+    family = MeanField(terms, signs)
+    q = _of_sample(rough, family, q, _FIRST_RADIUS)
     if sample.n_rows > rough.n_rows:
-        q = _of_sample(sample, terms, signs, q, np.inf)
+        q = _of_sample(sample, family, q, np.inf)
 
     ratio = table.n_rows / sample.n_rows
     found = pass_over(sample, terms, signs, q.location, q.scale).curvature
@@ -109,9 +111,8 @@ def fit_exactly(
     whole = np.maximum(ratio * found, 0.0) + prior_curvature(terms, signs, q)
     start = np.where(whole > 0, -0.5 * np.log(np.maximum(whole, 1e-300)), q.log_scale)
     return ascend(
+        family,
         watched,
-        terms,
-        signs,
         Gaussian(q.location, start),
         curvature,
         radius=10.0 + 10.0 * np.sqrt(ratio),
@@ -128,16 +129,15 @@ def _first_guess(terms: Terms, signs: Signs, guide: Guide, sample: Sample) -> Ga
     return Gaussian(near.location, -0.5 * np.log(np.clip(np.abs(whole), 1e-2, 1e12)))
 
 
-def _of_sample(sample: Sample, terms: Terms, signs: Signs, q: Gaussian, radius: float) -> Gaussian:
+def _of_sample(sample: Sample, family: MeanField, q: Gaussian, radius: float) -> Gaussian:
     """The posterior of the sample, roughly."""
 
     def own(here: Gaussian, _: Derivatives) -> Curvature:
-        return Curvature(terms, sample, here, 1.0)
+        return Curvature(family.terms, sample, here, 1.0)
 
     ascent = ascend(
+        family,
         sample,
-        terms,
-        signs,
         q,
         own,
         renewed=True,

@@ -28,6 +28,7 @@ __all__ = [
     "gradients_at",
     "pairs_of_a_chunk",
     "pass_over",
+    "slopes_over",
 ]
 
 # Rows of a chunk: few enough to stay in a processor's cache, enough to be worth a call.
@@ -188,14 +189,42 @@ def pass_over(
     Derivatives
         Possibly not finite.
     """
-    n_patterns = len(signs.patterns)
     pairs = pairs_of_a_chunk(signs, table.n_rows, noise)
+    gradient, half = slopes_over(table, terms, signs.around(location, scale), pairs)
+    with np.errstate(all="ignore"):
+        return Derivatives(gradient, -(signs.patterns * half).sum(axis=0) / scale)
+
+
+def slopes_over(
+    table: Table, terms: Terms, points: np.ndarray, pairs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient over all rows, averaged over points, and how it differs between their halves.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    terms : Terms
+        The model.
+    points : ndarray, shape (2 k, d)
+        k points, then their mirror images; k is a power of two.
+    pairs : int
+        Pairs at which each chunk of rows is looked at: a power of two, at most k.
+
+    Returns
+    -------
+    gradient : ndarray, shape (d,)
+        The average.
+    half : ndarray, shape (k, d)
+        Half of what the gradient at each point is more than at its image, as a part of the average
+        over all pairs.
+    """
+    n_patterns = len(points) // 2
     cycle = n_patterns // pairs
     # As many chunks as make whole cycles, so that every pattern meets as many rows.
     cycles = max(1, round(table.n_rows / (cycle * _CHUNK_ROWS)))
     chunk_rows = math.ceil(table.n_rows / (cycle * cycles))
-    points = signs.around(location, scale)
-    sums = np.zeros((2 * n_patterns, terms.size))
+    sums = np.zeros_like(points)
     done = 0
     for rows, weights in table.blocks(chunk_rows):
         chunks = math.ceil(len(weights) / chunk_rows)
@@ -206,5 +235,4 @@ def pass_over(
         done += chunks
     with np.errstate(all="ignore"):
         sums /= pairs
-        half = 0.5 * (sums[:n_patterns] - sums[n_patterns:])
-        return Derivatives(0.5 * sums.sum(axis=0), -(signs.patterns * half).sum(axis=0) / scale)
+        return 0.5 * sums.sum(axis=0), 0.5 * (sums[:n_patterns] - sums[n_patterns:])

@@ -1,0 +1,60 @@
+"""Independent normals, for an ascent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_streaming.vi.passes import Derivatives, Table, pairs_of_a_chunk, pass_over
+from pymc_streaming.vi.signs import Signs
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["MeanField"]
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """A `Family` of Gaussians: with a mean and a standard deviation for each parameter.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    signs : Signs
+        Where expectations are taken.
+    """
+
+    terms: Terms
+    signs: Signs
+
+    def look(self, table: Table, q: Gaussian, noise: float) -> Derivatives:
+        """See `pass_over`."""
+        return pass_over(table, self.terms, self.signs, q.location, q.scale, noise)
+
+    def points(self, n_rows: int, noise: float) -> int:
+        """At which a pass looks at each row."""
+        return 2 * pairs_of_a_chunk(self.signs, n_rows, noise)
+
+    def best(
+        self, q: Gaussian, found: Derivatives, curvature: Curvature, radius: float
+    ) -> Gaussian:
+        """See `optimum`."""
+        return optimum(self.terms, self.signs, q, found, curvature.times, radius)
+
+    def moved(self, q: Gaussian, new: Gaussian) -> tuple[float, float]:
+        """Largest move of a mean, in standard deviations, and change of a log scale."""
+        step = np.abs((new.location - q.location) / new.scale).max()
+        return float(step), float(np.abs(new.log_scale - q.log_scale).max())
+
+    def rise(self, start: tuple[Gaussian, Derivatives], end: tuple[Gaussian, Derivatives]) -> float:
+        """By the gradients at both ends: see `ascent`."""
+        rise = 0.0
+        location = end[0].location - start[0].location
+        log_scale = end[0].log_scale - start[0].log_scale
+        for q, found in (start, end):
+            _, in_location, in_scale = expected_prior(self.terms, self.signs, q)
+            in_scale = in_scale + 1.0 - found.curvature * q.scale**2
+            rise += 0.5 * ((found.gradient + in_location) @ location + in_scale @ log_scale)
+        return float(rise)

@@ -49,8 +49,9 @@ class Trainer:
 
     Parameters
     ----------
-    method : {"advi", "fullrank_advi"}, default "advi"
-        Independent normals, or one dense normal, over the unconstrained variables.
+    method : {"advi", "fullrank_advi", "laplace"}, default "advi"
+        Independent normals over the unconstrained variables; one dense normal; or Laplace's
+        approximation, the dense normal at the mode with the curvature there.
     dataloader : DataLoader
         Where the batches come from.
     data_name : str or mapping of str to str, optional
@@ -183,7 +184,7 @@ class Trainer:
         Without `n` the fit is made in exact passes: a sample of the rows is fitted first, then
         each pass goes over all rows and gives the gradient of the ELBO to rounding, until the
         parameters rest. Two or three passes are usual. `result` says how it ended. The order of
-        the rows does not matter. This is for ``method="advi"``.
+        the rows does not matter.
 
         With `n`, a second call goes on: from the same parameters, with the optimiser's state, at
         the next row of the stream. The learning rate starts anew, lower the more steps the fits
@@ -232,6 +233,10 @@ class Trainer:
             return self._fit_until_converged(max_passes)
         if max_passes is not None:
             raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
+        if self.method == "laplace":
+            raise ArgumentError(
+                "method='laplace' is fitted in exact passes: fit() or fit(max_passes=...)."
+            )
         return self._fit_in_steps(whole_number("n", n))
 
     def _fit_in_steps(self, n: int) -> Approximation:
@@ -269,11 +274,6 @@ class Trainer:
         """Exact passes over all rows."""
         most = 20 if max_passes is None else whole_number("max_passes", max_passes)
         loader = self.dataloader
-        if self.method != "advi":
-            raise ArgumentError(
-                f"method={self.method!r} is fitted in a number of steps: fit(20_000), say. A fit "
-                "without one is for method='advi'."
-            )
         with (
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
             leaving_cores(loader.num_workers),
@@ -283,7 +283,13 @@ class Trainer:
                     batch = next(stream)
                 self._check_model(batch)
                 self._exact = ExactFit(
-                    self._binding, self._streamed, self._guide, loader, batch, self._compile_kwargs
+                    self._binding,
+                    self._streamed,
+                    self.method,
+                    self._guide,
+                    loader,
+                    batch,
+                    self._compile_kwargs,
                 )
             else:
                 self._check_unchanged()

@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from pymc_streaming.errors import FitError, FixedRowsError
+from pymc_streaming.errors import ArgumentError, FitError, FixedRowsError
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.ascent import Ascent, Moved, Status
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.dense import LAPLACE_SPREAD, SPREAD
 from pymc_streaming.vi.exact import fit_exactly, sample_size
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
-from pymc_streaming.vi.surrogate import Gaussian
+from pymc_streaming.vi.signs import MOST_COLUMNS
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "FitResult"]
+
+# How far from the mean a method looks, in standard deviations; None for independent normals.
+_SPREADS = {"advi": None, "fullrank_advi": SPREAD, "laplace": LAPLACE_SPREAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,10 @@ class ExactFit:
         The model and its placeholders.
     streamed : sequence of TensorVariable
         The observed variables whose likelihood is streamed.
+    method : str
+        As for `Trainer`.
     guide : Guide
-        Independent normals; `run` moves them.
+        Family that is fitted; `run` moves it.
     loader : DataLoader
         The rows.
     batch : mapping of str to ndarray
@@ -84,12 +90,15 @@ class ExactFit:
         self,
         binding: Binding,
         streamed: Sequence[TensorVariable],
+        method: str,
         guide: Guide,
         loader: DataLoader,
         batch: Mapping[str, np.ndarray],
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self._binding, self._guide, self._loader = binding, guide, loader
+        self._spread = _SPREADS[method]
+        _check_size(method, guide)
         self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
         _check_any_number_of_rows(self._terms, guide, batch)
 
@@ -107,6 +116,7 @@ class ExactFit:
         table = _Table(loader, progress)
         size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
         read = 0
+        ascent: Ascent[Any]
         try:
             progress.begin("sampling")
             rows, read = loader.sample(size, random)
@@ -118,6 +128,7 @@ class ExactFit:
                 self._terms,
                 guide,
                 random,
+                spread=self._spread,
                 max_passes=max_passes,
                 seen=lambda moved: progress.seen(moved.step),
             )
@@ -125,10 +136,9 @@ class ExactFit:
             guide.location[:] = error.location
             raise self._explanation() from None
         except KeyboardInterrupt:
-            start = Gaussian(guide.location, guide.scales)
-            ascent = Ascent(start, Status.INTERRUPTED, 0, ())
+            ascent = Ascent(guide, Status.INTERRUPTED, 0, ())
         guide.location[:] = ascent.q.location
-        guide.scales[:] = ascent.q.log_scale
+        guide.scales[:] = ascent.q.scales
         return FitResult(
             ascent.status,
             ascent.passes,
@@ -161,6 +171,15 @@ class ExactFit:
             np.zeros(self._guide.size),
             f"{where}, where the fit begins,",
             "If that is far from where the parameters belong, give a start nearby (initval=).",
+        )
+
+
+def _check_size(method: str, guide: Guide) -> None:
+    """Refuse a covariance of too many parameters."""
+    if _SPREADS[method] is not None and guide.size > MOST_COLUMNS:
+        raise ArgumentError(
+            f"method={method!r} has a covariance of all {guide.size:,} parameters, which is fitted "
+            f"in exact passes for at most {MOST_COLUMNS:,}. Use method='advi'."
         )
 
 

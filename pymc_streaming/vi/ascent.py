@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pymc_streaming.vi.passes import PASS_NOISE, NotFinite, Table
+from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, NotFinite, Table
 
-__all__ = ["Ascent", "Family", "Moved", "Status", "ascend"]
+__all__ = ["Ascent", "Correctable", "Family", "Found", "Moved", "Normal", "Status", "ascend"]
 
 
 class Status(enum.Enum):
@@ -76,6 +76,10 @@ class Normal(Protocol):
     @property
     def location(self) -> np.ndarray:
         """Means, shape (d,)."""
+
+    @property
+    def scales(self) -> np.ndarray:
+        """As the `Guide` of its family has them."""
 
 
 class Found(Protocol):
@@ -148,7 +152,7 @@ def ascend[Q: Normal, D: Found](
     radius: float = np.inf,
     step_tolerance: float = 0.02,
     scale_tolerance: float = 0.005,
-    scale_noise: float = 0.012,
+    scale_noise: float = SCALE_NOISE,
     max_passes: int = 20,
     seen: Callable[[Moved], None] | None = None,
 ) -> Ascent[Q]:

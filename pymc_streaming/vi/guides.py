@@ -139,7 +139,11 @@ class FullRankGuide(Guide):
 
 
 #: The guide behind each value of ``Trainer(method=)``.
-GUIDES: dict[str, type[Guide]] = {"advi": MeanFieldGuide, "fullrank_advi": FullRankGuide}
+GUIDES: dict[str, type[Guide]] = {
+    "advi": MeanFieldGuide,
+    "fullrank_advi": FullRankGuide,
+    "laplace": FullRankGuide,
+}
 
 
 def _float_x(values: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = [
     "PASS_NOISE",
+    "SCALE_NOISE",
     "Derivatives",
     "NotFinite",
     "Sample",
@@ -33,8 +34,8 @@ __all__ = [
 
 # Rows of a chunk: few enough to stay in a processor's cache, enough to be worth a call.
 _CHUNK_ROWS = 4096
-#: Relative error of curvatures that is good enough on the way.
-PASS_NOISE = 0.1
+#: Relative error of curvatures that is good enough on the way; and for scales, in the end.
+PASS_NOISE, SCALE_NOISE = 0.1, 0.012
 
 _Rows = dict[str, np.ndarray]
 

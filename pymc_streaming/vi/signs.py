@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import hadamard
 
-__all__ = ["Signs", "sign_patterns"]
+__all__ = ["MOST_COLUMNS", "Signs", "sign_patterns"]
 
-# More colours than this are told apart by random signs, which are nearly orthogonal.
-_MOST_COLUMNS = 2048
+#: More colours than this are told apart by random signs, which are nearly orthogonal.
+MOST_COLUMNS = 2048
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def sign_patterns(colours: np.ndarray, random: np.random.Generator) -> Signs:
     """
     n_colours = int(colours.max()) + 1
     order = 1 << (n_colours - 1).bit_length()
-    if order <= _MOST_COLUMNS:
+    if order <= MOST_COLUMNS:
         matrix = hadamard(order)[random.permutation(order)]
         columns = matrix[:, random.permutation(order)[:n_colours]]
     else:
-        columns = random.choice([-1.0, 1.0], size=(_MOST_COLUMNS, n_colours))
+        columns = random.choice([-1.0, 1.0], size=(MOST_COLUMNS, n_colours))
     patterns = columns[:, colours] * random.choice([-1.0, 1.0], size=len(colours))
     return Signs(np.ascontiguousarray(patterns), colours)

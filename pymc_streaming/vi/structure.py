@@ -184,10 +184,15 @@ class WithRareGroups:
         What they belong to.
     sample : Sample
         Rows that are there already.
+
+    Attributes
+    ----------
+    groups, sample
+        As given.
     """
 
     def __init__(self, table: Table, groups: list[Groups], sample: Sample) -> None:
-        self._table, self._groups, self._sample = table, groups, sample
+        self._table, self.groups, self.sample = table, groups, sample
         self._missing = [
             np.bincount(each.codes_of(sample.rows), minlength=len(each.elements)) == 0
             for each in groups
@@ -202,7 +207,7 @@ class WithRareGroups:
     def blocks(self, multiple: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Those of the table."""
         for rows, weights in self._table.blocks(multiple):
-            for each, missing in zip(self._groups, self._missing, strict=True):
+            for each, missing in zip(self.groups, self._missing, strict=True):
                 if missing.any():
                     codes, first = np.unique(each.codes_of(rows), return_index=True)
                     wanted = missing[np.clip(codes, 0, len(missing) - 1)]
@@ -212,9 +217,9 @@ class WithRareGroups:
         for missing in self._missing:  # what is missing now has no row in the table
             missing[:] = False
 
-    def sample(self) -> Sample:
+    def extended_sample(self) -> Sample:
         """The sample with the rows that were kept."""
-        parts = [self._sample.rows, *self._kept]
+        parts = [self.sample.rows, *self._kept]
         return Sample({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
 
 

@@ -50,6 +50,11 @@ class Gaussian:
         """Standard deviations."""
         return np.exp(self.log_scale)
 
+    @property
+    def scales(self) -> np.ndarray:
+        """As `MeanFieldGuide` has them."""
+        return self.log_scale
+
 
 class Curvature:
     """Minus the second derivatives of the log-likelihood of all rows, as far as known.

@@ -12,7 +12,10 @@ import pytensor
 import pytest
 from pytensor.compile.mode import Mode
 
-from pymc_streaming import DataLoader, FitResult, Status, Trainer, errors
+from pymc_streaming import DataLoader, FitResult, Status, Trainer, errors, generator_source
+from pymc_streaming.fits.exact import _Table
+from pymc_streaming.progress import PassProgress
+from pymc_streaming.vi.passes import slopes_over
 from tests.models import conjugate_normal, correlated_linear, poisson_groups
 
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
@@ -116,9 +119,57 @@ def test_arguments_that_cannot_be_meant(call, words) -> None:
         trainer_for(conjugate_normal()).fit(**call)
 
 
-def test_a_dense_normal_needs_a_number_of_steps() -> None:
-    with pytest.raises(errors.ArgumentError, match=r"fit\(20_000\)"):
-        trainer_for(conjugate_normal(), method="fullrank_advi").fit()
+@pytest.mark.parametrize("method", ["fullrank_advi", "laplace"])
+def test_dense_normals(method) -> None:
+    known = correlated_linear()
+    trainer = trainer_for(known, method=method)
+    approximation = trainer.fit()
+    assert trainer.result.converged
+    sds = np.sqrt(np.diag(known.covariance))
+    assert np.abs((approximation.mean.eval() - known.mean) / sds).max() < 0.01
+    np.testing.assert_allclose(approximation.cov.eval(), known.covariance, rtol=0.03)
+    draws = approximation.sample(2_000, random_seed=0).posterior["b"].values[0]
+    np.testing.assert_allclose(np.cov(draws.T), known.covariance, rtol=0.2)
+
+
+def test_laplace_is_not_made_of_steps() -> None:
+    with pytest.raises(errors.ArgumentError, match=r"exact passes: fit\(\)"):
+        trainer_for(conjugate_normal(), method="laplace").fit(100)
+
+
+def test_a_covariance_of_too_many_parameters() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 2_050))
+    loader = DataLoader(x, 50)
+    with pm.Model() as model:
+        b = pm.Normal("b", 0.0, 1.0, shape=2_050)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", b, 1.0, observed=batch, total_size=200)
+    trainer = Trainer("laplace", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    with pytest.raises(errors.ArgumentError, match=r"2,050 parameters.*at most 2,048.*'advi'"):
+        trainer.fit()
+
+
+@pytest.mark.parametrize("rows_of_a_block", [1_000, 7_777, 50_000])
+def test_gradients_are_those_of_the_whole_table(rows_of_a_block) -> None:
+    """Accumulated over blocks, or compiled by PyMC and evaluated on all rows at once."""
+    known = poisson_groups()
+    blocks = [
+        {name: array[start : start + rows_of_a_block] for name, array in known.data.items()}
+        for start in range(0, 50_000, rows_of_a_block)
+    ]
+    loader = DataLoader(generator_source(lambda: iter(blocks), n_rows=50_000), 500)
+    model = known.build(loader)
+    trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    trainer.fit(max_passes=3)
+    guide, terms = trainer._guide, trainer._exact._terms
+    points = guide.location + 0.01 * np.random.default_rng(0).standard_normal((2, guide.size))
+    table = _Table(loader, PassProgress(50_000, 1, enabled=False))
+    found = slopes_over(table, terms, points, 1)[0] + terms.prior(points)[1].mean(axis=0)
+    with model:
+        pm.set_data(known.data)
+    slope = model.compile_dlogp(mode=FAST["mode"])
+    expected = [slope({"slope": point[0], "effect": point[1:]}) for point in points]
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-10)
 
 
 def test_codes_out_of_range_are_located() -> None:
@@ -142,8 +193,6 @@ def test_values_outside_the_support_are_located() -> None:
 def test_a_table_that_has_other_rows_than_it_said() -> None:
     def rows():
         yield {"batch": np.zeros(700)}
-
-    from pymc_streaming import generator_source
 
     known = conjugate_normal()
     loader = DataLoader(generator_source(rows, n_rows=1_000), 100)

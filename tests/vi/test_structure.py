@@ -108,6 +108,6 @@ def test_rows_of_groups_that_the_sample_lacks_are_kept() -> None:
     table = WithRareGroups(InBlocks(data), groups, sample)
     for _ in range(2):
         assert sum(len(rows["x"]) for rows, _ in table.blocks(64)) == 5_000
-    added = {name: array[600:] for name, array in table.sample().rows.items()}
+    added = {name: array[600:] for name, array in table.extended_sample().rows.items()}
     assert sorted(added["code"]) == list(range(0, 50, 7))
     np.testing.assert_array_equal(codes[added["x"].astype(int)], added["code"])

@@ -1,0 +1,265 @@
+r"""A dense normal, for an ascent, and its limit, Laplace's approximation.
+
+Under :math:`q = N(\mu, \Sigma = L L^\top)` the ELBO is highest where
+:math:`\mathbb{E}_q \nabla \log p = 0` and :math:`\Sigma^{-1} = -\mathbb{E}_q \nabla^2 \log p`. Both
+expectations are taken over the points :math:`\mu \pm s L v`, where v are the rows of a Hadamard
+matrix with a column for each parameter. With s = 1 these have the mean, the covariance and the
+third moments of q. By the differences of gradients between mirror images,
+
+.. math::
+
+    \mathbb{E}_q \nabla^2 \log p \; L \approx \frac{1}{2 s k} \sum_{j=1}^k
+    \bigl(\nabla \log p(\mu + s L v_j) - \nabla \log p(\mu - s L v_j)\bigr) v_j^\top .
+
+With a small s the points are all but at the mean, so that the highest point is the mode, and
+:math:`\Sigma` the inverse of the curvature there: Laplace's approximation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
+
+from pymc_streaming.vi.passes import SCALE_NOISE, Table, slopes_over
+from pymc_streaming.vi.terms import Terms
+
+__all__ = [
+    "LAPLACE_SPREAD",
+    "SPREAD",
+    "Dense",
+    "DenseCurvature",
+    "DenseDerivatives",
+    "DenseGaussian",
+]
+
+# The spread s of the points: of a Gaussian, and of Laplace's approximation. The error of a
+# curvature by differences over s standard deviations is of the order of s squared over the rows.
+SPREAD, LAPLACE_SPREAD = 1.0, 0.03
+# In a pass, no variance becomes larger or smaller than by this factor.
+_MOST = np.exp(3.0)
+# Looks at the prior on the way to the highest point of the surrogate, and how near is enough.
+_LOOKS, _NEAR = 50, 1e-5
+
+
+@dataclass(frozen=True)
+class DenseGaussian:
+    """A Gaussian with a covariance.
+
+    Parameters
+    ----------
+    location : ndarray, shape (d,)
+        Means.
+    cholesky : ndarray, shape (d, d)
+        Lower triangular factor of the covariance.
+    """
+
+    location: np.ndarray
+    cholesky: np.ndarray
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Standard deviations, shape (d,)."""
+        scale: np.ndarray = np.linalg.norm(self.cholesky, axis=1)
+        return scale
+
+    @property
+    def scales(self) -> np.ndarray:
+        """As `FullRankGuide` has them."""
+        diagonal = np.diag(self.cholesky)
+        below = np.tril_indices(len(diagonal), -1)
+        return np.concatenate([np.log(diagonal), (self.cholesky / diagonal[:, None])[below]])
+
+
+@dataclass(frozen=True)
+class DenseDerivatives:
+    """Of the expected log-likelihood.
+
+    Parameters
+    ----------
+    gradient : ndarray, shape (d,)
+        In the means.
+    curvature : ndarray, shape (d, d)
+        Minus the second derivatives.
+    reliable : bool
+        Whether the curvature is exact enough for a covariance.
+    """
+
+    gradient: np.ndarray
+    curvature: np.ndarray
+    reliable: bool
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether they are."""
+        return bool(np.isfinite(self.gradient).all() and np.isfinite(self.curvature).all())
+
+
+@dataclass
+class DenseCurvature:
+    """Minus the second derivatives of the log-likelihood of all rows, as far as known.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (d, d)
+        They.
+    """
+
+    matrix: np.ndarray
+
+    def correct(self, move: np.ndarray, change: np.ndarray) -> None:
+        """Learn that a `move` changed the gradient over all rows by minus `change` (BFGS)."""
+        expected = self.matrix @ move
+        a, b = float(move @ expected), float(move @ change)
+        if a > 0 and b > 1e-8 * a:
+            self.matrix = (
+                self.matrix + np.outer(change, change) / b - np.outer(expected, expected) / a
+            )
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A `Family` of Gaussians: with a mean and a covariance.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    patterns : ndarray, shape (k, d)
+        Signs with orthogonal columns, see `sign_patterns`.
+    spread : float
+        `SPREAD`, or `LAPLACE_SPREAD`.
+
+    References
+    ----------
+    Opper, M. and Archambeau, C. (2009). The variational Gaussian approximation revisited. *Neural
+    Computation* 21(3), 786-792.
+
+    Tierney, L. and Kadane, J. B. (1986). Accurate approximations for posterior moments and marginal
+    densities. *Journal of the American Statistical Association* 81(393), 82-86.
+    """
+
+    terms: Terms
+    patterns: np.ndarray
+    spread: float
+
+    def points(self, n_rows: int, noise: float) -> int:
+        r"""At which a pass looks at each row.
+
+        What p of k pairs leave of an entry of the whitened curvature is about
+        :math:`\sqrt{2 d / (n p)}`; of a standard deviation, that, and its square times d through
+        the inverse.
+        """
+        d = self.terms.size
+        wanted = math.ceil(max(4.0 * d / (n_rows * noise**2), 2.0 * d**2 / (n_rows * noise)))
+        return 2 * min(1 << (wanted - 1).bit_length(), len(self.patterns))
+
+    def look(self, table: Table, q: DenseGaussian, noise: float) -> DenseDerivatives:
+        """Go over all rows once."""
+        points = self.points(table.n_rows, noise)
+        gradient, half = slopes_over(table, self.terms, self._around(q), points // 2)
+        reliable = points == self.points(table.n_rows, SCALE_NOISE)
+        return DenseDerivatives(gradient, self._curvature(half, q), reliable)
+
+    def best(
+        self, q: DenseGaussian, found: DenseDerivatives, curvature: DenseCurvature, radius: float
+    ) -> DenseGaussian:
+        """Where the surrogate is highest, by Newton's method."""
+        of_rows = found.curvature if found.reliable else curvature.matrix
+        new = q
+        for _ in range(_LOOKS):
+            gradient, of_prior = self._prior(new)
+            gradient += found.gradient - of_rows @ (new.location - q.location)
+            inverse, move = self._newton(q, of_rows + of_prior, gradient)
+            location = new.location + move
+            beyond = np.abs(self._whitened(q, location - q.location)).max() / radius
+            if beyond > 1.0:
+                location = q.location + (location - q.location) / beyond
+            # A covariance comes from all rows, or stays.
+            factor = inverse if found.reliable else q.cholesky
+            before, new = new, DenseGaussian(location, factor)
+            step, scale = self.moved(before, new)
+            if max(step, scale) < _NEAR:
+                break
+        return new
+
+    def moved(self, q: DenseGaussian, new: DenseGaussian) -> tuple[float, float]:
+        """Length of the move of the means, in standard deviations, and change of a log scale."""
+        step = np.linalg.norm(self._whitened(new, new.location - q.location))
+        between = solve_triangular(q.cholesky, new.cholesky, lower=True)
+        ratios = np.linalg.svd(between, compute_uv=False)
+        return float(step), float(np.abs(np.log(ratios)).max())
+
+    def rise(
+        self,
+        start: tuple[DenseGaussian, DenseDerivatives],
+        end: tuple[DenseGaussian, DenseDerivatives],
+    ) -> float:
+        """By the gradients at both ends: see `ascent`."""
+        location = end[0].location - start[0].location
+        covariance = end[0].cholesky @ end[0].cholesky.T - start[0].cholesky @ start[0].cholesky.T
+        rise = 0.0
+        for q, found in (start, end):
+            gradient, curvature = self._prior(q)
+            rise += 0.5 * (gradient + found.gradient) @ location
+            if found.reliable and self.spread == SPREAD:
+                inverse = cho_solve((q.cholesky, True), np.eye(len(location)))
+                rise += 0.25 * np.sum((inverse - curvature - found.curvature) * covariance)
+        return float(rise)
+
+    def start(self, location: np.ndarray, scale: np.ndarray, of_rows: np.ndarray) -> DenseGaussian:
+        """The Gaussian at `location` for a curvature of the likelihood of all rows.
+
+        Parameters
+        ----------
+        location, scale : ndarray, shape (d,)
+            Means, and standard deviations that are about right.
+        of_rows : ndarray, shape (d, d)
+            The curvature.
+        """
+        q = DenseGaussian(location, np.diag(scale))
+        _, of_prior = self._prior(q)
+        inverse, _ = self._newton(q, of_rows + of_prior, np.zeros_like(location), 1e12)
+        return DenseGaussian(location, inverse)
+
+    def _around(self, q: DenseGaussian) -> np.ndarray:
+        deviations = self.spread * self.patterns @ q.cholesky.T
+        return np.concatenate([q.location + deviations, q.location - deviations])
+
+    def _curvature(self, half: np.ndarray, q: DenseGaussian) -> np.ndarray:
+        """From half the differences of gradients between mirror images, as parts of an average."""
+        with np.errstate(all="ignore"):
+            whitened = -(q.cholesky.T @ half.T @ self.patterns) / self.spread
+            whitened = 0.5 * (whitened + whitened.T)
+        half_way = solve_triangular(q.cholesky, whitened, trans="T", lower=True, check_finite=False)
+        curvature: np.ndarray = solve_triangular(
+            q.cholesky, half_way.T, trans="T", lower=True, check_finite=False
+        )
+        return curvature
+
+    def _prior(self, q: DenseGaussian) -> tuple[np.ndarray, np.ndarray]:
+        """Expected gradient and curvature of all that is not of rows."""
+        _, gradients = self.terms.prior(self._around(q))
+        n = len(self.patterns)
+        half = 0.5 * (gradients[:n] - gradients[n:]) / n
+        return gradients.mean(axis=0), self._curvature(half, q)
+
+    def _newton(
+        self, q: DenseGaussian, whole: np.ndarray, gradient: np.ndarray, most: float = _MOST
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The factor of the inverse of a curvature, and the step that it makes of a gradient."""
+        factor = q.cholesky
+        bends, axes = eigh(factor.T @ whole @ factor)
+        # Where it bends the wrong way, the way is up the gradient, and not too far.
+        bends = np.maximum(np.abs(bends), 1.0 / most)
+        axes = factor @ axes
+        move = axes @ (axes.T @ gradient / bends)
+        covariance = axes / np.minimum(bends, most) @ axes.T
+        return cholesky(covariance, lower=True), move
+
+    @staticmethod
+    def _whitened(q: DenseGaussian, move: np.ndarray) -> np.ndarray:
+        whitened: np.ndarray = solve_triangular(q.cholesky, move, lower=True)
+        return whitened

@@ -24,6 +24,10 @@ from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, NotFinite, Table
 __all__ = ["Ascent", "Correctable", "Family", "Found", "Moved", "Normal", "Status", "ascend"]
 
 
+# Changes of log scales up to here come of the means.
+_FOLLOWING = 0.03
+
+
 class Status(enum.Enum):
     """How a fit ended; the text names the cause, and what to change."""
 
@@ -253,10 +257,15 @@ def _arrives(
     """Whether what is left after a move is small.
 
     A move is as long as the way that was left before it; what is left after it is less in the
-    proportion in which this move was shorter than the one before.
+    proportion in which this move was shorter than the one before. Small changes of scales come of
+    the moves of the means, which they follow a pass later, and shrink as those do.
     """
-    if before is None:
-        return moved.step < step_tolerance and moved.log_scale < scale_tolerance
-    step = moved.step * min(1.0, moved.step / max(before.step, 1e-12))
-    log_scale = moved.log_scale * min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
-    return step < step_tolerance and log_scale < scale_tolerance
+    step_rate = scale_rate = 1.0
+    if before is not None:
+        step_rate = min(1.0, moved.step / max(before.step, 1e-12))
+        scale_rate = min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
+        if moved.log_scale < _FOLLOWING:
+            scale_rate = min(scale_rate, step_rate)
+    return (
+        moved.step * step_rate < step_tolerance and moved.log_scale * scale_rate < scale_tolerance
+    )

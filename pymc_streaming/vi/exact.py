@@ -50,9 +50,9 @@ def sample_size(n_rows: int, size: int, row_nbytes: int, most_bytes: int = 64 * 
     Examples
     --------
     >>> [sample_size(n, 14, 112) for n in (10_000, 1_000_000, 100_000_000)]
-    [10000, 50000, 232079]
+    [10000, 150000, 599186]
     """
-    wanted = 50_000 * (n_rows / 1e6) ** (1 / 3) * max(1.0, size / 50) ** 0.5
+    wanted = 150_000 * (n_rows / 1e6) ** (1 / 3) * max(1.0, size / 50) ** 0.5
     return int(min(n_rows, max(20_000, wanted), max(2_000, most_bytes // max(1, row_nbytes))))
 
 

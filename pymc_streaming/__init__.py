@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pymc_streaming.diagnosis import Diagnosis, Finding, FindingKind, GroupCounts
     from pymc_streaming.fits.exact import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
@@ -31,8 +32,12 @@ __all__ = [
     "ArraySpec",
     "ColumnOrder",
     "DataLoader",
+    "Diagnosis",
+    "Finding",
+    "FindingKind",
     "FitResult",
     "Fragment",
+    "GroupCounts",
     "History",
     "IterableDataset",
     "Manifest",
@@ -53,6 +58,7 @@ __all__ = [
 # A module is imported when a name of it is used: PyMC takes a second and 60 MB, which shuffling or
 # looking at a table does without, and the command can be interrupted from its first moment on.
 _HOMES = {
+    "diagnosis": ("Diagnosis", "Finding", "FindingKind", "GroupCounts"),
     "fits.exact": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),

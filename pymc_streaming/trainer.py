@@ -14,6 +14,8 @@ from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.arguments import whole_number
+from pymc_streaming.diagnosis import Diagnosis
+from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
     ArgumentError,
     NotConvergedWarning,
@@ -269,6 +271,74 @@ class Trainer:
                 self.approximation = self._guide.write(*self._stochastic.step.averages())
                 self.approximation.hist = self.history.loss
         return self.approximation
+
+    def diagnose(self, loader: DataLoader | None = None, *, draws: int = 200) -> Diagnosis:
+        """Find out in one pass over all rows whether the fit can be trusted.
+
+        From the same reading of the table come the ELBO of all rows, importance weights of draws
+        of the fit, how far it is to the optimum by the expected gradient, and a count of the rows.
+        A sample gives the correlations that independent normals leave out. Memory depends on
+        the block, the draws and the parameters, not on the number of rows. The parameters of the
+        fit are not changed; the same fit gives the same diagnosis.
+
+        Parameters
+        ----------
+        loader : DataLoader, optional
+            Rows to look at, of the same arrays: the whole table, say, after a fit of a part.
+            Default: those that were fitted.
+        draws : int, default 200
+            Draws of the fit at which the log-density of all rows is evaluated; at least 100. The
+            time goes with them.
+
+        Returns
+        -------
+        Diagnosis
+            Print it. `Diagnosis.trusted` is the verdict, `Diagnosis.findings` are its reasons.
+
+        Raises
+        ------
+        ArgumentError
+            If nothing was fitted yet, or the loader gives other arrays than the fit had.
+        SourceError
+            If the data cannot be read.
+
+        References
+        ----------
+        Yao, Y., Vehtari, A., Simpson, D. and Gelman, A. (2018). Yes, but did it work?: evaluating
+        variational inference. *Proceedings of the 35th International Conference on Machine
+        Learning*, PMLR 80, 5581-5590.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm
+        >>> from pymc_streaming import DataLoader, Trainer
+        >>> y = np.random.default_rng(0).normal(3.0, 1.0, size=10_000)
+        >>> loader = DataLoader(y, batch_size=500)
+        >>> with pm.Model() as model:
+        ...     mu = pm.Normal("mu", 0.0, 10.0)
+        ...     batch = pm.Data("batch", loader.placeholder())
+        ...     _ = pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+        ...     trainer = Trainer("advi", loader, random_seed=0, progressbar=False)
+        >>> _ = trainer.fit()
+        >>> trainer.diagnose().trusted
+        True
+        """
+        if self.approximation is None:
+            raise ArgumentError("There is nothing to diagnose yet: call fit() first.")
+        self._check_unchanged()
+        with leaving_cores((loader or self.dataloader).num_workers):
+            return diagnose_fit(
+                self.method,
+                self._binding,
+                self._streamed,
+                self._guide,
+                self.dataloader,
+                loader,
+                self._compile_kwargs,
+                draws=draws,
+                seed=self._guide_seed,
+                progressbar=self.progressbar,
+            )
 
     def _fit_until_converged(self, max_passes: int | None) -> Approximation:
         """Exact passes over all rows."""

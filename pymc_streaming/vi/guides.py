@@ -9,7 +9,8 @@ translates them into the parameters of PyMC's own approximation.
 from __future__ import annotations
 
 import abc
-from typing import override
+import copy
+from typing import Self, override
 
 import numpy as np
 import pymc as pm
@@ -71,6 +72,21 @@ class Guide(abc.ABC):
     def write(self, location: np.ndarray, scales: np.ndarray) -> Approximation:
         """Put parameter values into the PyMC approximation and return it."""
 
+    @abc.abstractmethod
+    def _read_scales(self) -> np.ndarray: ...
+
+    @property
+    @abc.abstractmethod
+    def sd(self) -> np.ndarray:
+        """Standard deviation of each parameter, shape (d,)."""
+
+    def as_written(self) -> Self:
+        """The same family with the parameters that the PyMC approximation has."""
+        guide = copy.copy(self)
+        guide.location = np.array(self.group.params_dict["mu"].get_value(), dtype=np.float64)
+        guide.scales = self._read_scales()
+        return guide
+
     def draw(self, noise: np.ndarray) -> np.ndarray:
         """The draw that standard normal `noise`, shape (d,), stands for."""
         deviation = np.empty(self.size)
@@ -81,6 +97,12 @@ class Guide(abc.ABC):
         """Entropy of the Gaussian, in nats."""
         constant = 0.5 * self.size * np.log(2.0 * np.pi * np.e)
         return float(self.scales[: self.size].sum() + constant)
+
+    def log_density(self, noise: np.ndarray) -> np.ndarray:
+        """Log-densities, shape (k,), of the draws that `noise`, shape (k, d), stands for."""
+        constant = 0.5 * self.size * np.log(2.0 * np.pi) + self.scales[: self.size].sum()
+        density: np.ndarray = -0.5 * (noise**2).sum(axis=1) - constant
+        return density
 
 
 class MeanFieldGuide(Guide):
@@ -108,6 +130,15 @@ class MeanFieldGuide(Guide):
         parameters["rho"].set_value(_float_x(_softplus_inverse(np.exp(scales))))
         return self.approximation
 
+    @override
+    def _read_scales(self) -> np.ndarray:
+        return np.log(_softplus(self.group.params_dict["rho"].get_value()))
+
+    @property
+    @override
+    def sd(self) -> np.ndarray:
+        return np.exp(self.scales)
+
 
 class FullRankGuide(Guide):
     r"""A dense normal: :math:`z = \mu + e^{\omega} \odot (U \epsilon)`, U unit lower triangular.
@@ -127,15 +158,36 @@ class FullRankGuide(Guide):
 
     @override
     def write(self, location: np.ndarray, scales: np.ndarray) -> Approximation:
-        diagonal = np.exp(scales[: self.size])
-        cholesky = np.eye(self.size)
-        cholesky[np.tril_indices(self.size, -1)] = scales[self.size :]
-        cholesky *= diagonal[:, None]
-        cholesky[np.diag_indices(self.size)] = _softplus_inverse(diagonal)
+        cholesky = self._cholesky(scales)
+        cholesky[np.diag_indices(self.size)] = _softplus_inverse(np.exp(scales[: self.size]))
         parameters = self.group.params_dict
         parameters["mu"].set_value(_float_x(location))
         parameters["L_tril"].set_value(_float_x(cholesky[np.tril_indices(self.size)]))
         return self.approximation
+
+    @override
+    def _read_scales(self) -> np.ndarray:
+        cholesky = np.zeros((self.size, self.size))
+        cholesky[np.tril_indices(self.size)] = self.group.params_dict["L_tril"].get_value()
+        diagonal = _softplus(np.diag(cholesky))
+        rows = cholesky / diagonal[:, None]
+        return np.concatenate([np.log(diagonal), rows[np.tril_indices(self.size, -1)]])
+
+    @property
+    def cholesky(self) -> np.ndarray:
+        """The Cholesky factor of the covariance, shape (d, d)."""
+        return self._cholesky(self.scales)
+
+    @property
+    @override
+    def sd(self) -> np.ndarray:
+        sd: np.ndarray = np.sqrt((self.cholesky**2).sum(axis=1))
+        return sd
+
+    def _cholesky(self, scales: np.ndarray) -> np.ndarray:
+        cholesky = np.eye(self.size)
+        cholesky[np.tril_indices(self.size, -1)] = scales[self.size :]
+        return cholesky * np.exp(scales[: self.size])[:, None]
 
 
 #: The guide behind each value of ``Trainer(method=)``.
@@ -148,6 +200,10 @@ GUIDES: dict[str, type[Guide]] = {
 
 def _float_x(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=pytensor.config.floatX)
+
+
+def _softplus(values: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0.0, np.asarray(values, dtype=np.float64))
 
 
 def _softplus_inverse(scale: np.ndarray) -> np.ndarray:

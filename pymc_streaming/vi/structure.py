@@ -50,7 +50,11 @@ class Groups:
 
 
 def colours_of(
-    terms: Terms, guide: Guide, sample: Sample, scale: float, random: np.random.Generator
+    terms: Terms,
+    guide: Guide,
+    sample: Sample,
+    scale: float | np.ndarray,
+    random: np.random.Generator,
 ) -> np.ndarray:
     """A colour for each parameter, such that no row has two parameters of one colour.
 
@@ -65,7 +69,7 @@ def colours_of(
         Says which elements of a draw are which variables.
     sample : Sample
         Rows.
-    scale : float
+    scale : float or ndarray, shape (d,)
         Distance at which slopes are compared.
     random : numpy.random.Generator
         For the signs.
@@ -98,7 +102,7 @@ def _add_nothing(
     terms: Terms,
     guide: Guide,
     sample: Sample,
-    scale: float,
+    scale: float | np.ndarray,
     elements: np.ndarray,
     random: np.random.Generator,
 ) -> bool:

@@ -107,6 +107,13 @@ class Terms:
             _gradient(likelihood + violated * draw.sum(), draw),
             (*binding.arrays(batch), np.ones(binding.n_rows)),
         )
+        self._compile_values = functools.partial(
+            self._compiled,
+            settings,
+            [draw, *data, weights],
+            (likelihood + violated)[None],
+            (*binding.arrays(batch), np.ones(binding.n_rows)),
+        )
         self._prior = self._compiled(
             settings, [draw], pt.join(0, prior[None], _gradient(prior, draw)), ()
         )
@@ -169,6 +176,32 @@ class Terms:
             Sums, by point. NaN where data are outside the support or the range of an index.
         """
         self._likelihood(chunk_rows, (*self._binding.arrays(rows), weights), points, chosen, out)
+
+    def add_values(
+        self,
+        rows: Mapping[str, np.ndarray],
+        weights: np.ndarray,
+        chunk_rows: int,
+        points: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Add the log-likelihood of all `rows` at each of `points`. Compiled at the first call.
+
+        Parameters
+        ----------
+        rows, weights, chunk_rows, points
+            As for `add_likelihood`.
+        out : ndarray, shape (k,)
+            Sums, by point. NaN where data are outside the support or the range of an index.
+        """
+        chunks = -(-len(weights) // chunk_rows)
+        chosen = np.tile(np.arange(len(points)), (chunks, 1))
+        arrays = (*self._binding.arrays(rows), weights)
+        self._values(chunk_rows, arrays, points, chosen, out[:, None])
+
+    @functools.cached_property
+    def _values(self) -> Callable[..., None]:
+        return self._compile_values()
 
     def prior(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values, shape (k,), and gradients, shape (k, d), of the other term at k points."""

@@ -1,0 +1,69 @@
+r"""The whole matrix of expected curvature, and what it says of the fit.
+
+With :math:`H = -\mathbb{E}_q \nabla^2 \log p`, independent normals have the standard deviations
+:math:`H_{ii}^{-1/2}` in their optimum, and the normal approximation of the posterior has
+:math:`(H^{-1})_{ii}^{1/2}`. The second are never smaller.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+
+from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.surrogate import Curvature
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["inverse", "prior_curvature_matrix", "rows_curvature", "with_diagonal"]
+
+
+def rows_curvature(rows: Curvature, size: int) -> np.ndarray:
+    """Minus the second derivatives of the log-likelihood of all rows, shape (d, d)."""
+    found = np.stack([rows.times(direction) for direction in np.eye(size)])
+    symmetric: np.ndarray = 0.5 * (found + found.T)
+    return symmetric
+
+
+def prior_curvature_matrix(
+    terms: Terms, location: np.ndarray, scale: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Minus the expected second derivatives of all that is not of rows, shape (d, d).
+
+    Parameters
+    ----------
+    terms : Terms
+        The model.
+    location, scale : ndarray, shape (d,)
+        Means and standard deviations of q.
+    random : numpy.random.Generator
+        For the signs: orthogonal ones give each column apart, see `vi.signs`.
+    """
+    signs = sign_patterns(np.arange(len(location)), random)
+    _, gradients = terms.prior(signs.around(location, scale))
+    n = len(signs.patterns)
+    slopes = 0.5 * (gradients[n:] - gradients[:n])
+    found = slopes.T @ signs.patterns / (n * scale)
+    symmetric: np.ndarray = 0.5 * (found + found.T)
+    return symmetric
+
+
+def with_diagonal(matrix: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """The matrix with another diagonal, and with its correlations as they are.
+
+    Where either diagonal is not positive, the matrix is left alone.
+    """
+    own = np.diag(matrix)
+    good = (own > 0) & (diagonal > 0)
+    factor = np.sqrt(np.where(good, diagonal, 1.0) / np.where(good, own, 1.0))
+    scaled: np.ndarray = matrix * np.outer(factor, factor)
+    return scaled
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray | None:
+    """The inverse of a positive definite matrix; None if it is not."""
+    try:
+        factor = linalg.cho_factor(matrix, lower=True)
+    except (linalg.LinAlgError, ValueError):
+        return None
+    found: np.ndarray = linalg.cho_solve(factor, np.eye(len(matrix)))
+    return found

@@ -1,0 +1,189 @@
+"""From figures to findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from pymc_streaming.diagnosis.reasons import Reason
+from pymc_streaming.diagnosis.records import Diagnosis, Finding, FindingKind
+
+__all__ = ["MOST_LOG_SCALE", "MOST_SHRINKAGE", "MOST_STEP", "findings_of", "remark"]
+
+#: Distances from the optimum, in standard deviations and of their logarithms, that would be seen
+#: in a result: a hundredth of the variance, and a twentieth of the length of an interval.
+MOST_STEP, MOST_LOG_SCALE = 0.1, 0.05
+#: Standard deviations of independent normals may be too small by this factor: a fifth.
+MOST_SHRINKAGE = 1.25
+# Corrections of a mean that show a skewed posterior, in standard deviations and standard errors.
+_MOST_CORRECTION, _MOST_ERRORS = 0.25, 4.0
+
+
+def findings_of(d: Diagnosis, bad: tuple[int, int] | None) -> tuple[Finding, ...]:
+    """What speaks against a fit.
+
+    Parameters
+    ----------
+    d : Diagnosis
+        Its figures.
+    bad : tuple of int or None
+        First and last row of a stretch whose log-likelihood is not finite.
+    """
+    return tuple(_findings(d, bad))
+
+
+def remark(d: Diagnosis) -> str:
+    """What is to be said besides findings; empty if nothing."""
+    if not (d.k_hat > d.k_threshold):
+        return ""
+    said = (
+        f"k-hat {d.k_hat:.2f} is above {d.k_threshold:.2f}: do not use the corrected means and "
+        "standard deviations."
+    )
+    if d.trusted:
+        said += (
+            " It comes from many small correlations, which independent normals do not have. That "
+            "is so by construction, and no single standard deviation suffers from it."
+        )
+    return said
+
+
+def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
+    other_rows = d.rows != d.total_size
+    if other_rows:
+        yield Finding(FindingKind.ROWS, _other_rows(d))
+    if not np.isfinite(d.log_ratios).all():
+        yield Finding(FindingKind.NOT_FINITE, _not_finite(d, bad))
+        return
+    moving = "" if other_rows else _moving(d)
+    if moving:
+        yield Finding(FindingKind.NOT_CONVERGED, moving)
+    shrunk = _shrunk(d)
+    if shrunk:
+        yield Finding(FindingKind.SHRINKAGE, shrunk)
+    if other_rows or moving or shrunk:
+        return  # whether the posterior is normal can be told where its optimum is
+    skewed = _not_normal(d)
+    if skewed:
+        yield Finding(FindingKind.NOT_NORMAL, skewed)
+
+
+def _other_rows(d: Diagnosis) -> str:
+    distance = _distance(d)
+    return (
+        f"Other rows: {d.rows:,} rows were counted, but the fit was made for N = {d.total_size:,}. "
+        + (f"For those that were counted, {distance}. " if distance else "")
+        + "If they are the whole table, the fit has the wrong N: give the loader all rows and fit "
+        "again. If they are held out, all figures are those of the posterior of these rows alone."
+    )
+
+
+def _not_finite(d: Diagnosis, bad: tuple[int, int] | None) -> str:
+    count = int((~np.isfinite(d.log_ratios)).sum())
+    where = f", first in rows {bad[0]:,} to {bad[1]:,}" if bad else ""
+    return (
+        f"Not finite: the log-density is not a finite number at {count:,} of {d.draws:,} draws"
+        f"{where}. Look for values outside the support of the likelihood, for codes that pick an "
+        "element that a parameter does not have, and for a support that depends on a parameter."
+    )
+
+
+def _moving(d: Diagnosis) -> str:
+    how = (
+        "Call fit() without a number of steps, which goes on from here; or take more steps, with "
+        "AnnealedAdam and its default learning rate. If a fit with steps stays here, the rows are "
+        "in an order (see order_report): shuffle them on disk."
+    )
+    if d.step is None or d.log_scale is None:
+        if d.method == "advi" or "maximum" not in d.missing:
+            return ""
+        return f"Not converged: around the means the log-density has no maximum. {how}"
+    far = _distance(d)
+    if d.method != "advi":
+        how = how.replace(
+            "Call fit() without a number of steps, which goes on from here; or take", "Take"
+        )
+    if np.abs(d.step).max() > MOST_STEP or np.abs(d.log_scale).max() > MOST_LOG_SCALE:
+        return f"Not converged: to the optimum, by the gradient of all rows, {far}. {how}"
+    if _too_heavy(d) and _main_reason(d) in (Reason.LOCATION, Reason.SCALES):
+        return (
+            f"Not converged: {far}, which is little for one parameter, but together they make "
+            f"k-hat {d.k_hat:.2f}. {how}"
+        )
+    return ""
+
+
+def _distance(d: Diagnosis) -> str:
+    """How far it is to the optimum, in words."""
+    if d.step is None or d.log_scale is None:
+        return ""
+    name, step = d.worst(d.step)
+    scale_name, log_scale = d.worst(d.log_scale)
+    return (
+        f"the mean of {name!r} would move by {abs(step):.2g} posterior standard deviations and the "
+        f"standard deviation of {scale_name!r} change by a factor of {math.exp(log_scale):.3g}"
+    )
+
+
+def _shrunk(d: Diagnosis) -> str:
+    how = (
+        "Do not read them as uncertainty. Take method='fullrank_advi', or a parametrisation with "
+        "less correlation (centred columns, fewer that say the same); the means are not affected."
+    )
+    if d.shrinkage is None:
+        if d.method == "advi" and _too_heavy(d) and _main_reason(d) is Reason.CORRELATIONS:
+            return (
+                f"Shrinkage: the posterior has correlations that independent normals lack: k-hat "
+                f"{d.k_hat:.2f}, of which they are {d.reasons[Reason.CORRELATIONS.value]:.0%}. "
+                "Standard deviations may be too small; how much was not looked at "
+                f"({d.missing}). {how}"
+            )
+        return ""
+    name, ratio = d.worst(d.shrinkage)
+    if ratio <= MOST_SHRINKAGE:
+        return ""
+    count = int((d.shrinkage > MOST_SHRINKAGE).sum())
+    heavy = (
+        f" k-hat {d.k_hat:.2f} has the same reason."
+        if _too_heavy(d) and _main_reason(d) is Reason.CORRELATIONS
+        else ""
+    )
+    return (
+        f"Shrinkage: with correlations, which independent normals do not have, the standard "
+        f"deviation of {name!r} is {ratio:.2f} times as large, and {count:,} of "
+        f"{len(d.shrinkage):,} are too small by more than a fifth.{heavy} {how}"
+    )
+
+
+def _not_normal(d: Diagnosis) -> str:
+    name, correction = d.worst(d.correction)
+    if _too_heavy(d):
+        if _main_reason(d) is not Reason.SHAPE:
+            return ""
+        why = f"k-hat {d.k_hat:.2f} is above {d.k_threshold:.2f}"
+    elif (
+        abs(correction) > _MOST_CORRECTION
+        and abs(correction) > _MOST_ERRORS * d.correction_error[d.parameters.index(name)]
+    ):
+        why = (
+            f"by importance weights the mean of {name!r} is {abs(correction):.2g} standard "
+            "deviations away"
+        )
+    else:
+        return ""
+    return (
+        f"Not normal: {why}, though the fit is at its optimum and correlations do not explain it. "
+        "The posterior is skewed, heavy-tailed or a funnel, as with parameters that few rows "
+        "inform. Take another parametrisation (non-centred effects), or sample with MCMC."
+    )
+
+
+def _too_heavy(d: Diagnosis) -> bool:
+    return d.k_hat > d.k_threshold
+
+
+def _main_reason(d: Diagnosis) -> Reason | None:
+    """What most of the variance of the log ratios comes from."""
+    return Reason(max(d.reasons, key=lambda each: d.reasons[each])) if d.reasons else None

@@ -1,0 +1,203 @@
+"""How far a Gaussian is from the optimum of the ELBO, by the derivatives of all rows."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_streaming.diagnosis.curvature import (
+    inverse,
+    prior_curvature_matrix,
+    rows_curvature,
+    with_diagonal,
+)
+from pymc_streaming.vi.guides import FullRankGuide, Guide
+from pymc_streaming.vi.passes import Derivatives
+from pymc_streaming.vi.signs import Signs, sign_patterns
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["MOST_DENSE", "Distance", "distance_of", "points_for"]
+
+#: Parameters of which the whole matrix of curvature is looked at.
+MOST_DENSE = 1_000
+TOO_MANY = f"not computed: more than {MOST_DENSE:,} parameters"
+NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
+# A direction without a maximum is followed no further, in standard deviations.
+_FARTHEST = 1e4
+# Changes of a log scale from which on the surrogate has cut them short.
+_CUT_SHORT = 1.49
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far it is to the optimum, and what was found out on the way.
+
+    Parameters
+    ----------
+    step, log_scale : ndarray, shape (d,), or None
+        As in `Diagnosis`.
+    shrinkage : ndarray, shape (d,), or None
+        As in `Diagnosis`.
+    missing : str
+        Why one is None.
+    gradient : ndarray, shape (d,)
+        Of the expected log-density.
+    bent : ndarray, shape (k, d)
+        Products of the curvature with the deviations that were given.
+    diagonal : ndarray, shape (d,), or None
+        Of the curvature; None for a dense normal.
+    """
+
+    step: np.ndarray | None
+    log_scale: np.ndarray | None
+    shrinkage: np.ndarray | None
+    missing: str
+    gradient: np.ndarray
+    bent: np.ndarray
+    diagonal: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Along(Signs):
+    """Signs along the axes of a dense normal."""
+
+    factor: np.ndarray
+
+    def around(self, location: np.ndarray, scale: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        deviations = self.patterns @ self.factor.T
+        return np.concatenate([location + deviations, location - deviations])
+
+
+def points_for(guide: Guide, colours: np.ndarray, random: np.random.Generator) -> Signs:
+    """Points whose average is the expectation under the Gaussian, up to cubic polynomials."""
+    if isinstance(guide, FullRankGuide):
+        signs = sign_patterns(np.arange(guide.size), random)
+        return _Along(signs.patterns, signs.colours, guide.cholesky)
+    return sign_patterns(colours, random)
+
+
+def distance_of(
+    guide: Guide,
+    terms: Terms,
+    signs: Signs,
+    derivatives: Derivatives,
+    rows: Curvature,
+    deviations: np.ndarray,
+    random: np.random.Generator,
+) -> Distance:
+    """Take a Newton step on the derivatives of all rows.
+
+    Parameters
+    ----------
+    guide : Guide
+        The Gaussian.
+    terms : Terms
+        The model.
+    signs : Signs
+        Where `derivatives` were taken.
+    derivatives : Derivatives
+        Of the expected log-likelihood of all rows.
+    rows : Curvature
+        Of the log-likelihood of all rows, by a sample.
+    deviations : ndarray, shape (k, d)
+        Of draws from the location.
+    random : numpy.random.Generator
+        For the signs.
+    """
+    dense = guide.size <= MOST_DENSE
+    matrix = rows_curvature(rows, guide.size) if dense else None
+    if isinstance(guide, FullRankGuide):
+        if matrix is None:
+            bent = _products(terms, guide, rows, deviations)
+            gradient = derivatives.gradient + _prior_gradient(terms, signs, guide)
+            return Distance(None, None, None, TOO_MANY, gradient, bent, None)
+        return _of_dense(guide, terms, signs, derivatives, matrix, deviations, random)
+    return _of_independent(guide, terms, signs, derivatives, rows, matrix, deviations, random)
+
+
+def _of_independent(
+    guide: Guide,
+    terms: Terms,
+    signs: Signs,
+    derivatives: Derivatives,
+    rows: Curvature,
+    matrix: np.ndarray | None,
+    deviations: np.ndarray,
+    random: np.random.Generator,
+) -> Distance:
+    """What the exact fit would do next."""
+    q = Gaussian(guide.location, guide.scales)
+    _, in_location, in_scale = expected_prior(terms, signs, q)
+    diagonal = derivatives.curvature - in_scale / q.scale**2
+    shrinkage, missing, times = None, TOO_MANY, rows.times
+    if matrix is None:
+        bent = _products(terms, guide, rows, deviations)
+    else:
+        matrix = with_diagonal(matrix, derivatives.curvature)
+        times = functools.partial(np.matmul, matrix)
+        whole = matrix + prior_curvature_matrix(terms, q.location, q.scale, random)
+        bent = deviations @ whole
+        shrinkage = _shrinkage(whole)
+        missing = "" if shrinkage is not None else NO_MAXIMUM
+    new = optimum(terms, signs, q, derivatives, times, _FARTHEST)
+    log_scale = new.log_scale - q.log_scale
+    with np.errstate(all="ignore"):
+        by_curvature = -0.5 * np.log(diagonal) - q.log_scale
+    cut = (np.abs(log_scale) > _CUT_SHORT) & np.isfinite(by_curvature)
+    log_scale = np.where(cut, by_curvature, log_scale)
+    step = (new.location - q.location) / np.exp(q.log_scale + log_scale)
+    gradient = derivatives.gradient + in_location
+    return Distance(step, log_scale, shrinkage, missing, gradient, bent, diagonal)
+
+
+def _of_dense(
+    guide: FullRankGuide,
+    terms: Terms,
+    signs: Signs,
+    derivatives: Derivatives,
+    matrix: np.ndarray,
+    deviations: np.ndarray,
+    random: np.random.Generator,
+) -> Distance:
+    gradient = derivatives.gradient + _prior_gradient(terms, signs, guide)
+    whole = matrix + prior_curvature_matrix(terms, guide.location, guide.sd, random)
+    covariance = inverse(whole)
+    if covariance is None:
+        return Distance(None, None, None, NO_MAXIMUM, gradient, deviations @ whole, None)
+    sd = np.sqrt(np.diag(covariance))
+    return Distance(
+        covariance @ gradient / sd,
+        np.log(sd / guide.sd),
+        None,
+        "",
+        gradient,
+        deviations @ whole,
+        None,
+    )
+
+
+def _prior_gradient(terms: Terms, signs: Signs, guide: Guide) -> np.ndarray:
+    _, gradients = terms.prior(signs.around(guide.location, guide.sd))
+    mean: np.ndarray = gradients.mean(axis=0)
+    return mean
+
+
+def _products(terms: Terms, guide: Guide, rows: Curvature, deviations: np.ndarray) -> np.ndarray:
+    """Products of the whole curvature with deviations, without the matrix."""
+    of_rows = np.stack([rows.times(deviation) for deviation in deviations])
+    _, ahead = terms.prior(guide.location + deviations)
+    _, behind = terms.prior(guide.location - deviations)
+    products: np.ndarray = of_rows + 0.5 * (behind - ahead)
+    return products
+
+
+def _shrinkage(whole: np.ndarray) -> np.ndarray | None:
+    """Standard deviations with all correlations over those without; None without a maximum."""
+    covariance = inverse(whole)
+    if covariance is None:
+        return None
+    ratio: np.ndarray = np.sqrt(np.diag(covariance) * np.diag(whole))
+    return ratio

@@ -1,0 +1,257 @@
+"""The diagnosis of a fit: a sample of the rows, one pass over all of them, and the judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_streaming.arguments import whole_number
+from pymc_streaming.diagnosis.importance import Importance, k_threshold, weigh
+from pymc_streaming.diagnosis.judge import findings_of
+from pymc_streaming.diagnosis.optimum import MOST_DENSE, Distance, distance_of, points_for
+from pymc_streaming.diagnosis.reading import Reading
+from pymc_streaming.diagnosis.reasons import shares
+from pymc_streaming.diagnosis.records import Diagnosis, GroupCounts
+from pymc_streaming.errors import ArgumentError, RowCountError
+from pymc_streaming.loader import DataLoader, rows_of
+from pymc_streaming.progress import PassProgress
+from pymc_streaming.sources import Block
+from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.exact import sample_size
+from pymc_streaming.vi.guides import FullRankGuide, Guide
+from pymc_streaming.vi.passes import PASS_NOISE, Sample, pass_over
+from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["diagnose"]
+
+# Relative error of curvatures: a hundredth of a standard deviation.
+_NOISE = 0.02
+# Fewer draws have too few in the tail.
+_FEWEST_DRAWS = 100
+# Rows that tell which parameters add to each other's slopes.
+_ROUGH_ROWS = 4_000
+# A matrix of d columns from fewer rows than d times this has noise for correlations; and how much
+# work, in rows times columns, one is worth.
+_ROWS_A_COLUMN, _WORK = 20, 10_000_000
+
+
+def diagnose(
+    method: str,
+    binding: Binding,
+    streamed: Sequence[TensorVariable],
+    guide: Guide,
+    own: DataLoader,
+    loader: DataLoader | None,
+    compile_kwargs: Mapping[str, Any],
+    *,
+    draws: int,
+    seed: int,
+    progressbar: bool,
+) -> Diagnosis:
+    """Diagnose what `guide` has written into its approximation.
+
+    Parameters
+    ----------
+    method : str
+        Of the fit.
+    binding : Binding
+        The model and its placeholders.
+    streamed : sequence of TensorVariable
+        The observed variables whose likelihood is streamed.
+    guide : Guide
+        The family; not changed.
+    own : DataLoader
+        The rows that were fitted.
+    loader : DataLoader or None
+        The rows to look at; None for the same.
+    compile_kwargs : mapping
+        Passed to ``pytensor.function``.
+    draws : int
+        Draws S.
+    seed : int
+        Of draws and sample.
+    progressbar : bool
+        Whether to show progress.
+    """
+    draws = whole_number("draws", draws, least=_FEWEST_DRAWS)
+    loader = own if loader is None else loader
+    _check_loader(loader, own)
+    fitted, random = guide.as_written(), np.random.default_rng(seed)
+    batch = _first_rows(loader)
+    binding = Binding(binding.model, binding.names, batch)
+    with PassProgress(loader.total_size, 1, enabled=progressbar) as progress:
+        terms = Terms(binding, streamed, fitted, batch, own.total_size, compile_kwargs)
+        progress.begin("sampling")
+        sample = Sample(loader.sample(_sample_size(loader, fitted.size), random)[0])
+        rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
+        colours = colours_of(terms, fitted, rough, fitted.sd, random)
+        groups = groups_of(binding, terms, fitted, colours, sample)
+        noise = random.standard_normal((draws, fitted.size))
+        points = np.stack([fitted.draw(each) for each in noise])
+        reading = Reading(loader, terms, points, groups, progress)
+        table = WithRareGroups(reading, groups, sample)
+        signs = points_for(fitted, colours, random)
+        is_dense = isinstance(fitted, FullRankGuide)
+        progress.begin("diagnosing")
+        derivatives = pass_over(
+            table, terms, signs, fitted.location, fitted.sd, PASS_NOISE if is_dense else _NOISE
+        )
+        progress.begin("judging")
+        with np.errstate(all="ignore"):
+            log_ratios = reading.values + terms.prior(points)[0] - fitted.log_density(noise)
+        distance = None
+        if derivatives.are_finite:
+            ratio = table.n_rows / sample.n_rows
+            rows = table.sample()
+            rows = weighted(rows, groups, *_group_sizes(fitted, rows, ratio, reading, groups))
+            around = _of_sample(terms, fitted, sample, colours, random)
+            curvature = Curvature(terms, rows, around, ratio)
+            deviations = points - fitted.location
+            distance = distance_of(fitted, terms, signs, derivatives, curvature, deviations, random)
+    found = _as_diagnosis(
+        method, fitted, own.total_size, reading, groups, log_ratios, noise, points, distance
+    )
+    return replace(found, findings=findings_of(found, reading.bad))
+
+
+def _check_loader(loader: DataLoader, own: DataLoader) -> None:
+    if not isinstance(loader, DataLoader):
+        raise ArgumentError(
+            f"loader must be a DataLoader, found {type(loader).__name__}. Wrap the data: "
+            "DataLoader(source, batch_size=4096)."
+        )
+    expected, found = ({n: s.row_shape for n, s in each.layout.items()} for each in (own, loader))
+    if expected != found:
+        raise ArgumentError(
+            "The loader must give the arrays that were fitted. Expected these names, with these "
+            f"shapes of a row: {expected}; found {found}."
+        )
+
+
+def _first_rows(loader: DataLoader) -> Block:
+    for block in loader.blocks(loader.batch_size):
+        rows = rows_of(block, 0, loader.batch_size)
+        return {name: array.copy() for name, array in rows.items()}
+    raise RowCountError("There are no rows to look at.")
+
+
+def _sample_size(loader: DataLoader, size: int) -> int:
+    rows = sample_size(loader.total_size, size, loader.source.row_nbytes)
+    if size > MOST_DENSE:
+        return rows
+    return min(rows, max(_ROWS_A_COLUMN * size, _WORK // size))
+
+
+def _group_sizes(
+    guide: Guide, sample: Sample, ratio: float, reading: Reading, groups: list[Groups]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the groups in the table, by a sample of it times `ratio`, and as they are."""
+    of_sample, of_table = np.zeros(guide.size), np.zeros(guide.size)
+    for each, counts in zip(groups, reading.counts, strict=True):
+        here = np.bincount(each.codes_of(sample.rows), minlength=len(counts))
+        of_sample[each.elements[:, 0]] = here * ratio
+        of_table[each.elements[:, 0]] = counts
+    return of_sample, of_table
+
+
+def _of_sample(
+    terms: Terms, guide: Guide, sample: Sample, colours: np.ndarray, random: np.random.Generator
+) -> Gaussian:
+    """Independent normals as narrow as the sample alone makes them, around the location."""
+    signs, near = sign_patterns(colours, random), Gaussian(guide.location, np.log(guide.sd))
+    of_rows = pass_over(sample, terms, signs, near.location, near.scale).curvature
+    whole = np.abs(of_rows) + np.abs(prior_curvature(terms, signs, near))
+    with np.errstate(all="ignore"):
+        log_scale = np.where(whole > 0, -0.5 * np.log(whole), near.log_scale)
+    return Gaussian(guide.location, log_scale)
+
+
+def _as_diagnosis(
+    method: str,
+    guide: Guide,
+    total_size: int,
+    reading: Reading,
+    groups: list[Groups],
+    log_ratios: np.ndarray,
+    noise: np.ndarray,
+    points: np.ndarray,
+    distance: Distance | None,
+) -> Diagnosis:
+    names, sd = _names(guide), guide.sd
+    if np.isfinite(log_ratios).all():
+        weighed = weigh(log_ratios, points, guide.location, sd)
+    else:
+        unknown = np.full(guide.size, np.nan)
+        mean = float(log_ratios.mean()) if not np.isnan(log_ratios).any() else np.nan
+        weighed = Importance(mean, np.nan, np.nan, np.nan, unknown, unknown, unknown)
+    reasons = {}
+    if distance is not None and np.isfinite(log_ratios).all():
+        found = shares(
+            log_ratios,
+            points - guide.location,
+            noise,
+            distance.gradient,
+            distance.bent,
+            distance.diagonal,
+        )
+        reasons = {reason.value: share for reason, share in found.items()}
+    return Diagnosis(
+        method=method,
+        parameters=names,
+        rows=reading.rows,
+        total_size=total_size,
+        draws=len(points),
+        elbo=weighed.elbo,
+        elbo_error=weighed.elbo_error,
+        k_hat=weighed.k_hat,
+        k_threshold=k_threshold(len(points)),
+        effective_draws=weighed.effective_draws,
+        log_ratios=log_ratios,
+        mean=guide.location,
+        sd=sd,
+        corrected_mean=weighed.mean,
+        corrected_sd=weighed.sd,
+        correction_error=weighed.mean_error / sd,
+        step=None if distance is None else distance.step,
+        log_scale=None if distance is None else distance.log_scale,
+        shrinkage=None if distance is None else distance.shrinkage,
+        missing="the derivatives are not finite" if distance is None else distance.missing,
+        reasons=reasons,
+        groups=tuple(
+            _group_counts(guide, each, counts)
+            for each, counts in zip(groups, reading.counts, strict=True)
+        ),
+    )
+
+
+def _names(guide: Guide) -> tuple[str, ...]:
+    """A name for each element of a draw, such as ``b[3]``."""
+    names = [""] * guide.size
+    for name, where, shape, _ in guide.group.ordering.values():
+        elements = np.arange(guide.size)[where]
+        for element, index in zip(elements, np.ndindex(*shape), strict=True):
+            names[element] = f"{name}[{', '.join(map(str, index))}]" if index else name
+    return tuple(names)
+
+
+def _group_counts(guide: Guide, groups: Groups, counts: np.ndarray) -> GroupCounts:
+    first = int(groups.elements.flat[0])
+    variable = next(
+        name
+        for name, where, *_ in guide.group.ordering.values()
+        if first in np.arange(guide.size)[where]
+    )
+    there = counts[counts > 0]
+    return GroupCounts(
+        variable,
+        len(counts),
+        int(there.min()) if len(there) else 0,
+        int(len(counts) - len(there)),
+    )

@@ -10,13 +10,23 @@ import numpy as np
 from pymc_streaming.diagnosis.reasons import Reason
 from pymc_streaming.diagnosis.records import Diagnosis, Finding, FindingKind
 
-__all__ = ["MOST_LOG_SCALE", "MOST_SHRINKAGE", "MOST_STEP", "findings_of", "remark"]
+__all__ = [
+    "MOST_LOG_SCALE",
+    "MOST_SHRINKAGE",
+    "MOST_STEP",
+    "MOST_VARIATION",
+    "findings_of",
+    "remark",
+]
 
 #: Distances from the optimum, in standard deviations and of their logarithms, that would be seen
 #: in a result: a hundredth of the variance, and a twentieth of the length of an interval.
 MOST_STEP, MOST_LOG_SCALE = 0.1, 0.05
 #: Standard deviations of independent normals may be too small by this factor: a fifth.
 MOST_SHRINKAGE = 1.25
+#: Standard deviation of log ratios, in nats, below which the shape of their tail is of no account:
+#: that of a mean which is a quarter of a standard deviation off.
+MOST_VARIATION = 0.25
 # Corrections of a mean that show a skewed posterior, in standard deviations and standard errors.
 _MOST_CORRECTION, _MOST_ERRORS = 0.25, 4.0
 
@@ -42,7 +52,7 @@ def remark(d: Diagnosis) -> str:
         f"k-hat {d.k_hat:.2f} is above {d.k_threshold:.2f}: do not use the corrected means and "
         "standard deviations."
     )
-    if d.trusted:
+    if d.trusted and _too_heavy(d):
         said += (
             " It comes from many small correlations, which independent normals do not have. That "
             "is so by construction, and no single standard deviation suffers from it."
@@ -181,7 +191,8 @@ def _not_normal(d: Diagnosis) -> str:
 
 
 def _too_heavy(d: Diagnosis) -> bool:
-    return d.k_hat > d.k_threshold
+    """Whether weighted draws cannot be relied on, and weights differ by what would be seen."""
+    return d.k_hat > d.k_threshold and float(d.log_ratios.std()) > MOST_VARIATION
 
 
 def _main_reason(d: Diagnosis) -> Reason | None:

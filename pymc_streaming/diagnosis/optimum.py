@@ -149,6 +149,7 @@ def _of_independent(
     cut = (np.abs(log_scale) > _CUT_SHORT) & np.isfinite(by_curvature)
     log_scale = np.where(cut, by_curvature, log_scale)
     step = (new.location - q.location) / np.exp(q.log_scale + log_scale)
+    step = np.clip(step, -_FARTHEST, _FARTHEST)
     gradient = derivatives.gradient + in_location
     return Distance(step, log_scale, shrinkage, missing, gradient, bent, diagonal)
 

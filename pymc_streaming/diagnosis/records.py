@@ -96,7 +96,7 @@ class Diagnosis:
         Standard error of `correction`.
     step : ndarray, shape (d,), or None
         Where the optimum of the ELBO is, as far as the expected gradient and curvature of all rows
-        tell: differences of means, in standard deviations there.
+        tell: differences of means, in standard deviations there, at most 10,000.
     log_scale : ndarray, shape (d,), or None
         The same for the logarithms of standard deviations.
     shrinkage : ndarray, shape (d,), or None

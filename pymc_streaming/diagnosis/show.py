@@ -41,7 +41,7 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "largest move of a mean", d.missing
     else:
         name, value = d.worst(d.step)
-        yield "largest move of a mean", f"{value:+.3g} sd, {name}"
+        yield "largest move of a mean", f"{_short(value)} sd, {name}"
         name, value = d.worst(d.log_scale)
         yield "largest change of an sd", f"factor {math.exp(value):.3g}, {name}"
     if d.shrinkage is not None:
@@ -49,12 +49,17 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "largest sd with correlations", f"factor {value:.2f}, {name}"
     elif d.method == "advi":
         yield "largest sd with correlations", d.missing
-    for reason, share in d.reasons.items():
-        yield f"log ratios vary by {reason}", f"{share:.0%}"
+    if d.reasons:
+        by = ", ".join(f"{reason} {share:.0%}" for reason, share in d.reasons.items())
+        yield "log ratios vary", f"by {d.log_ratios.std():.2f} nats: {by}"
     for each in d.groups:
         empty = f", {each.empty:,} without a row" if each.empty else ""
         what = f"{each.groups:,}, of {each.fewest:,} rows or more{empty}"
         yield f"groups of {each.variable!r}", what
+
+
+def _short(value: float) -> str:
+    return f"{value:+.3f}" if abs(value) < 10 else f"{value:+,.0f}"
 
 
 def _figure(value: float, form: str) -> str:

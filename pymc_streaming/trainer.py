@@ -326,19 +326,18 @@ class Trainer:
         if self.approximation is None:
             raise ArgumentError("There is nothing to diagnose yet: call fit() first.")
         self._check_unchanged()
-        with leaving_cores((loader or self.dataloader).num_workers):
-            return diagnose_fit(
-                self.method,
-                self._binding,
-                self._streamed,
-                self._guide,
-                self.dataloader,
-                loader,
-                self._compile_kwargs,
-                draws=draws,
-                seed=self._guide_seed,
-                progressbar=self.progressbar,
-            )
+        return diagnose_fit(
+            self.method,
+            self._binding,
+            self._streamed,
+            self._guide,
+            self.dataloader,
+            loader,
+            self._compile_kwargs,
+            draws=draws,
+            seed=self._guide_seed,
+            progressbar=self.progressbar,
+        )
 
     def _fit_until_converged(self, max_passes: int | None) -> Approximation:
         """Exact passes over all rows."""

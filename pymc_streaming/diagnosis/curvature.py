@@ -7,14 +7,23 @@ With :math:`H = -\mathbb{E}_q \nabla^2 \log p`, independent normals have the sta
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import linalg
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.surrogate import Curvature
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["inverse", "prior_curvature_matrix", "rows_curvature", "with_diagonal"]
+__all__ = [
+    "inverse",
+    "least_shrinkage",
+    "prior_curvature_matrix",
+    "rows_curvature",
+    "with_diagonal",
+]
 
 
 def rows_curvature(rows: Curvature, size: int) -> np.ndarray:
@@ -67,3 +76,44 @@ def inverse(matrix: np.ndarray) -> np.ndarray | None:
         return None
     found: np.ndarray = linalg.cho_solve(factor, np.eye(len(matrix)))
     return found
+
+
+def least_shrinkage(
+    times: Callable[[np.ndarray], np.ndarray], diagonal: np.ndarray, random: np.random.Generator
+) -> np.ndarray | None:
+    r"""A lower bound of the shrinkage, from the direction in which there is most of it.
+
+    With the matrix scaled to a unit diagonal, and v the eigenvector of its smallest eigenvalue
+    :math:`\lambda`, no standard deviation is too small by less than :math:`v_i / \sqrt\lambda`.
+
+    Parameters
+    ----------
+    times : callable
+        Product of the curvature with a vector.
+    diagonal : ndarray, shape (d,)
+        Of the curvature.
+    random : numpy.random.Generator
+        For where the search begins.
+
+    Returns
+    -------
+    ndarray, shape (d,), or None
+        None where there is no maximum.
+
+    References
+    ----------
+    Lehoucq, R. B., Sorensen, D. C. and Yang, C. (1998). *ARPACK Users' Guide*. SIAM.
+    """
+    if not (diagonal > 0).all():
+        return None
+    unit = 1.0 / np.sqrt(diagonal)
+    scaled = LinearOperator((len(unit),) * 2, lambda v: unit * times(unit * v.ravel()), dtype=float)
+    start = random.standard_normal(len(unit))
+    try:
+        values, vectors = eigsh(scaled, k=1, which="SA", v0=start, ncv=20, tol=0.02, maxiter=10)
+    except ArpackNoConvergence:
+        return np.ones(len(unit))  # many small ones, and no direction that stands out
+    if values[0] <= 0:
+        return None
+    least: np.ndarray = np.maximum(1.0, np.abs(vectors[:, 0]) / np.sqrt(values[0]))
+    return least

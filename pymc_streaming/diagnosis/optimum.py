@@ -9,6 +9,7 @@ import numpy as np
 
 from pymc_streaming.diagnosis.curvature import (
     inverse,
+    least_shrinkage,
     prior_curvature_matrix,
     rows_curvature,
     with_diagonal,
@@ -23,7 +24,8 @@ __all__ = ["MOST_DENSE", "Distance", "distance_of", "points_for"]
 
 #: Parameters of which the whole matrix of curvature is looked at.
 MOST_DENSE = 1_000
-TOO_MANY = f"not computed: more than {MOST_DENSE:,} parameters"
+_TOO_MANY = f"more than {MOST_DENSE:,} parameters"
+TOO_MANY, LEAST = f"not computed: {_TOO_MANY}", f"at least that: {_TOO_MANY}"
 NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
 # A direction without a maximum is followed no further, in standard deviations.
 _FARTHEST = 1e4
@@ -132,16 +134,19 @@ def _of_independent(
     q = Gaussian(guide.location, guide.scales)
     _, in_location, in_scale = expected_prior(terms, signs, q)
     diagonal = derivatives.curvature - in_scale / q.scale**2
-    shrinkage, missing, times = None, TOO_MANY, rows.times
+    times = rows.times
     if matrix is None:
         bent = _products(terms, guide, rows, deviations)
+        shrinkage = least_shrinkage(
+            lambda v: _products(terms, guide, rows, v[None])[0], diagonal, random
+        )
     else:
         matrix = with_diagonal(matrix, derivatives.curvature)
         times = functools.partial(np.matmul, matrix)
         whole = matrix + prior_curvature_matrix(terms, q.location, q.scale, random)
         bent = deviations @ whole
         shrinkage = _shrinkage(whole)
-        missing = "" if shrinkage is not None else NO_MAXIMUM
+    missing = NO_MAXIMUM if shrinkage is None else LEAST if matrix is None else ""
     new = optimum(terms, signs, q, derivatives, times, _FARTHEST)
     log_scale = new.log_scale - q.log_scale
     with np.errstate(all="ignore"):

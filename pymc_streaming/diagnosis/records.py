@@ -101,9 +101,10 @@ class Diagnosis:
         The same for the logarithms of standard deviations.
     shrinkage : ndarray, shape (d,), or None
         Standard deviation of a normal approximation with all correlations, over that of the best
-        independent normals. None for a dense normal.
+        independent normals; of more than 1,000 parameters a lower bound, from the direction in
+        which it is largest. None for a dense normal.
     missing : str
-        Why there is no `step` or no `shrinkage`; empty if there is.
+        Why there is no `step` or no `shrinkage`, or that it is a bound; empty if neither.
     reasons : dict of str to float
         Shares of the variance of the log ratios that are due to a wrong location, to correlations
         that q does not have, to wrong scales, and to a shape that is not normal.

@@ -21,6 +21,7 @@ from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.exact import sample_size
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.passes import PASS_NOISE, Sample, pass_over
@@ -31,8 +32,8 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["diagnose"]
 
-# Relative error of curvatures: a hundredth of a standard deviation.
-_NOISE = 0.02
+# Relative error of curvatures: that of a fit in exact passes.
+_NOISE = 0.012
 # Fewer draws have too few in the tail.
 _FEWEST_DRAWS = 100
 # Rows that tell which parameters add to each other's slopes.
@@ -86,7 +87,10 @@ def diagnose(
     fitted, random = guide.as_written(), np.random.default_rng(seed)
     batch = _first_rows(loader)
     binding = Binding(binding.model, binding.names, batch)
-    with PassProgress(loader.total_size, 1, enabled=progressbar) as progress:
+    with (
+        PassProgress(loader.total_size, 1, enabled=progressbar) as progress,
+        leaving_cores(loader.num_workers),
+    ):
         terms = Terms(binding, streamed, fitted, batch, own.total_size, compile_kwargs)
         progress.begin("sampling")
         sample = Sample(loader.sample(_sample_size(loader, fitted.size), random)[0])

@@ -46,7 +46,8 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "largest change of an sd", f"factor {math.exp(value):.3g}, {name}"
     if d.shrinkage is not None:
         name, value = d.worst(d.shrinkage)
-        yield "largest sd with correlations", f"factor {value:.2f}, {name}"
+        bound = f" ({d.missing})" if d.missing else ""
+        yield "largest sd with correlations", f"factor {value:.2f}, {name}{bound}"
     elif d.method == "advi":
         yield "largest sd with correlations", d.missing
     if d.reasons:

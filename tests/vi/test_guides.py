@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pymc as pm
 import pytest
+from scipy import stats
 
 from pymc_streaming.vi.guides import FullRankGuide, MeanFieldGuide
 
@@ -53,3 +54,28 @@ def test_full_rank_writes_what_it_draws_from(model):
     np.testing.assert_allclose(found, location + noise @ cholesky.T)
     _, determinant = np.linalg.slogdet(2 * np.pi * np.e * cholesky @ cholesky.T)
     np.testing.assert_allclose(guide.entropy(), 0.5 * determinant)
+
+
+@pytest.mark.parametrize("kind", [MeanFieldGuide, FullRankGuide])
+def test_what_was_written_is_read_back(model, kind):
+    guide = kind(model, 0)
+    location = np.arange(5.0)
+    scales = np.random.default_rng(2).normal(size=len(guide.scales))
+    guide.write(location, scales)
+    found = guide.as_written()
+    np.testing.assert_allclose(found.location, location)
+    np.testing.assert_allclose(found.scales, scales, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.sd, guide.approximation.std.eval())
+    assert not np.allclose(guide.location, location)  # its own are left alone
+
+
+@pytest.mark.parametrize("kind", [MeanFieldGuide, FullRankGuide])
+def test_the_log_density_of_draws(model, kind):
+    guide = kind(model, 0)
+    guide.location[:] = 1.0
+    guide.scales[:] = np.random.default_rng(2).normal(size=len(guide.scales))
+    guide.write(guide.location, guide.scales)
+    found, noise = draws(guide)
+    covariance = guide.approximation.cov.eval()
+    expected = stats.multivariate_normal.logpdf(found, guide.location, covariance)
+    np.testing.assert_allclose(guide.log_density(noise), expected, rtol=1e-6)

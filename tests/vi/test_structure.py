@@ -60,6 +60,14 @@ def test_parameters_that_no_row_has_two_of_share_a_colour(parts, seed) -> None:
     assert sum(map(len, everything)) == len(set().union(*everything)) == 7
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_two_parameters_that_rows_have_in_common_never_share_a_colour(parts, seed) -> None:
+    _, terms, guide, sample = parts
+    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(seed))
+    where = next(where for name, where, *_ in guide.group.ordering.values() if name == "b")
+    assert len(set(colours[where])) == 2
+
+
 def test_groups_are_found_through_a_table_of_codes(parts) -> None:
     binding, terms, guide, sample = parts
     colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(0))

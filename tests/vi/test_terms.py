@@ -92,6 +92,21 @@ def test_sums_over_chunks_are_the_gradient_of_the_whole_table(compiled, chunk_ro
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
 
 
+def test_values_are_the_log_density_of_the_whole_table(compiled) -> None:
+    terms, guide = compiled
+    found = np.zeros(len(POINTS))
+    terms.add_values(DATA, np.ones(N), 1_000, POINTS, found)
+    log_density = build(N).compile_logp()
+    expected = [
+        log_density({name: z[where].reshape(shape) for name, where, shape, _ in _order(guide)})
+        for z in POINTS
+    ]
+    np.testing.assert_allclose(found + terms.prior(POINTS)[0], expected, rtol=1e-12)
+    twice = found.copy()
+    terms.add_values(DATA, np.ones(N), N, POINTS, twice)
+    np.testing.assert_allclose(twice, 2 * found, rtol=1e-12)
+
+
 @pytest.mark.parametrize("backend", ["c", "jax"])
 def test_other_backends_give_the_same(compiled, backend) -> None:
     other, _ = make_terms({"mode": backend.upper() if backend == "jax" else "FAST_COMPILE"})
@@ -132,3 +147,6 @@ def test_impossible_data_make_nan_of_the_gradient(compiled, name, bad) -> None:
     rows = {key: array[:50].copy() for key, array in DATA.items()}
     rows[name][20] = bad
     assert np.isnan(total(terms, POINTS, 50, rows)).all()
+    values = np.zeros(len(POINTS))
+    terms.add_values(rows, np.ones(50), 50, POINTS, values)
+    assert np.isnan(values).all()

@@ -154,6 +154,7 @@ def _shrunk(d: Diagnosis) -> str:
     name, ratio = d.worst(d.shrinkage)
     if ratio <= MOST_SHRINKAGE:
         return ""
+    least = "at least " if d.missing else ""
     count = int((d.shrinkage > MOST_SHRINKAGE).sum())
     heavy = (
         f" k-hat {d.k_hat:.2f} has the same reason."
@@ -162,7 +163,7 @@ def _shrunk(d: Diagnosis) -> str:
     )
     return (
         f"Shrinkage: with correlations, which independent normals do not have, the standard "
-        f"deviation of {name!r} is {ratio:.2f} times as large, and {count:,} of "
+        f"deviation of {name!r} is {least}{ratio:.2f} times as large, and {count:,} of "
         f"{len(d.shrinkage):,} are too small by more than a fifth.{heavy} {how}"
     )
 

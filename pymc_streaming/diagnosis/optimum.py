@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,8 @@ MOST_DENSE = 1_000
 _TOO_MANY = f"more than {MOST_DENSE:,} parameters"
 TOO_MANY, LEAST = f"not computed: {_TOO_MANY}", f"at least that: {_TOO_MANY}"
 NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
+# Pairs of points around which the prior of more parameters is looked at.
+_PRIOR_POINTS = 8
 # A direction without a maximum is followed no further, in standard deviations.
 _FARTHEST = 1e4
 # Changes of a log scale from which on the surrogate has cut them short.
@@ -113,7 +115,7 @@ def distance_of(
     matrix = rows_curvature(rows, guide.size) if dense else None
     if isinstance(guide, FullRankGuide):
         if matrix is None:
-            bent = _products(terms, guide, rows, deviations)
+            bent = _products(terms, signs, guide, rows, deviations)
             gradient = derivatives.gradient + _prior_gradient(terms, signs, guide)
             return Distance(None, None, None, TOO_MANY, gradient, bent, None)
         return _of_dense(guide, terms, signs, derivatives, matrix, deviations, random)
@@ -136,9 +138,9 @@ def _of_independent(
     diagonal = derivatives.curvature - in_scale / q.scale**2
     times = rows.times
     if matrix is None:
-        bent = _products(terms, guide, rows, deviations)
+        bent = _products(terms, signs, guide, rows, deviations)
         shrinkage = least_shrinkage(
-            lambda v: _products(terms, guide, rows, v[None])[0], diagonal, random
+            lambda v: _products(terms, signs, guide, rows, v[None])[0], diagonal, random
         )
     else:
         matrix = with_diagonal(matrix, derivatives.curvature)
@@ -191,12 +193,19 @@ def _prior_gradient(terms: Terms, signs: Signs, guide: Guide) -> np.ndarray:
     return mean
 
 
-def _products(terms: Terms, guide: Guide, rows: Curvature, deviations: np.ndarray) -> np.ndarray:
-    """Products of the whole curvature with deviations, without the matrix."""
-    of_rows = np.stack([rows.times(deviation) for deviation in deviations])
-    _, ahead = terms.prior(guide.location + deviations)
-    _, behind = terms.prior(guide.location - deviations)
-    products: np.ndarray = of_rows + 0.5 * (behind - ahead)
+def _products(
+    terms: Terms, signs: Signs, guide: Guide, rows: Curvature, directions: np.ndarray
+) -> np.ndarray:
+    """Products of the whole curvature with vectors, shape (k, d), without the matrix."""
+    # The prior of effects of unknown spread bends another way at the means than it does in
+    # expectation: so it is looked at around some points, and their mirror images.
+    some = replace(signs, patterns=signs.patterns[:_PRIOR_POINTS])
+    points = some.around(guide.location, guide.sd)
+    products = np.empty_like(directions)
+    for product, direction in zip(products, directions, strict=True):
+        _, ahead = terms.prior(points + direction)
+        _, behind = terms.prior(points - direction)
+        product[:] = rows.times(direction) + 0.5 * (behind - ahead).mean(axis=0)
     return products
 
 

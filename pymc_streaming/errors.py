@@ -43,7 +43,8 @@
     ├── RowCountWarning                a pass was spent on counting rows
     ├── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
     ├── OrderedDataWarning             batches are no fair sample of the table
-    └── NotConvergedWarning            parameters were still on their way at the end of a fit
+    ├── NotConvergedWarning            parameters were still on their way at the end of a fit
+    └── SeveralModesWarning            a fit describes one of several modes
 
 ``except StreamingError`` catches whatever this package raises on purpose.
 """
@@ -79,6 +80,7 @@ __all__ = [
     "RowCountWarning",
     "RowSizedLatentError",
     "SchemaError",
+    "SeveralModesWarning",
     "SourceError",
     "StreamedPotentialError",
     "StreamedPriorError",
@@ -255,3 +257,7 @@ class OrderedDataWarning(StreamingWarning):
 
 class NotConvergedWarning(StreamingWarning):
     """At the end of a fit some parameters were still moving steadily one way."""
+
+
+class SeveralModesWarning(StreamingWarning):
+    """The posterior has several modes, and a fit describes one."""

@@ -21,6 +21,7 @@ from pymc_streaming.errors import (
     NotConvergedWarning,
     OrderedDataError,
     OrderedDataWarning,
+    SeveralModesWarning,
 )
 from pymc_streaming.fits.exact import ExactFit, FitResult
 from pymc_streaming.fits.stochastic import StochasticFit
@@ -33,6 +34,8 @@ from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
 from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.guides import GUIDES
+from pymc_streaming.vi.initial import check_init, draws_of_prior, location_at
+from pymc_streaming.vi.modes import starts_around
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
 from pymc_streaming.vi.usage import unread_columns
 
@@ -61,6 +64,12 @@ class Trainer:
         loader's arrays to those of the ``pm.Data``. Default: they have the same names.
     model : pymc.Model, optional
         Default: the model on the context stack.
+    init : {"map", "prior"} or mapping of str to array, optional
+        Where a fit begins. "map": at the best of several fits of a sample of the rows, from PyMC's
+        initial point and from random places around it. "prior": the same from draws of the prior;
+        or, of a number of steps, one draw. A mapping gives values of free variables, by name, and
+        leaves the others where PyMC has them. Default: "map" without a number of steps, and with
+        one PyMC's initial point.
     optimizer : AnnealedAdam or function, optional
         Default ``AnnealedAdam()``, sized to the number of steps; or one of PyMC's update
         functions such as ``pm.adam(learning_rate=0.01)``.
@@ -118,6 +127,7 @@ class Trainer:
         data_name: str | Mapping[str, str] | None = None,
         *,
         model: pm.Model | None = None,
+        init: str | Mapping[str, Any] | None = None,
         optimizer: AnnealedAdam | Optimizer | None = None,
         random_seed: int | np.random.Generator | None = None,
         backend: str | None = None,
@@ -154,7 +164,9 @@ class Trainer:
                 f"backend={backend!r} with compile_kwargs={compile_kwargs!r} cannot be used: "
                 f"{error}. Backends are 'numba', 'jax' and 'c'."
             ) from error
+        check_init(init)
         self.method = method
+        self.init = init
         self.dataloader = dataloader
         self.data_name = data_name
         try:
@@ -230,6 +242,8 @@ class Trainer:
         NotConvergedWarning
             If parameters still moved at the end, steadily one way or by many posterior
             standard deviations; or if a fit without `n` did not converge.
+        SeveralModesWarning
+            If fits of a sample from several starts ended in different modes.
         """
         if n is None:
             return self._fit_until_converged(max_passes)
@@ -347,23 +361,9 @@ class Trainer:
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
             leaving_cores(loader.num_workers),
         ):
-            if self._exact is None:
-                with loader.stream() as stream:
-                    batch = next(stream)
-                self._check_model(batch)
-                self._exact = ExactFit(
-                    self._binding,
-                    self._streamed,
-                    self.method,
-                    self._guide,
-                    loader,
-                    batch,
-                    self._compile_kwargs,
-                )
-            else:
-                self._check_unchanged()
+            exact, locations = self._prepare_exactly()
             try:
-                self.result = self._exact.run(self._random, most, progress)
+                self.result = exact.run(locations, self._random, most, progress)
             finally:
                 self.approximation = self._guide.write(self._guide.location, self._guide.scales)
                 self.approximation.hist = self.history.loss
@@ -371,7 +371,50 @@ class Trainer:
         logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
         if not (self.result.converged or interrupted):
             warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=3)
+        self._warn_of_modes(self.result.n_modes)
         return self.approximation
+
+    def _prepare_exactly(self) -> tuple[ExactFit, list[np.ndarray]]:
+        """What makes exact passes, compiled once, and where they begin."""
+        first = not self._variables
+        if self._exact is None:
+            with self.dataloader.stream() as stream:
+                batch = next(stream)
+            self._check_model(batch)
+            self._exact = ExactFit(
+                self._binding,
+                self._streamed,
+                self.method,
+                self._guide,
+                self.dataloader,
+                batch,
+                self._compile_kwargs,
+            )
+        else:
+            self._check_unchanged()
+        location = self._guide.location.copy()
+        if self.init in (None, "map"):
+            return self._exact, starts_around(location, self._random)
+        if self.init == "prior" and first:
+            return self._exact, draws_of_prior(self._guide, self._random)
+        return self._exact, [location]
+
+    def _begin_at_map(self) -> None:
+        """Bring the parameters near before the first step."""
+        total_size = self.dataloader.total_size
+        with PassProgress(total_size, 1, enabled=False) as progress:
+            exact, locations = self._prepare_exactly()
+            self._warn_of_modes(exact.bring_near(locations, self._random, progress))
+
+    def _warn_of_modes(self, n_modes: int) -> None:
+        if n_modes > 1:
+            warnings.warn(
+                f"Fits of a sample from several starts ended in {n_modes} modes about as high as "
+                "each other, and the result describes one of them alone. Say in the model which is "
+                "meant (an ordered transform, a prior of one sign), or choose it (init={...}).",
+                SeveralModesWarning,
+                stacklevel=4,
+            )
 
     def _check_model(self, batch: Mapping[str, np.ndarray]) -> None:
         """Refuse what would make the posterior wrong without an error, before the first fit."""
@@ -386,6 +429,8 @@ class Trainer:
         # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
         initial_scale = 0.01 / math.sqrt(loader.total_size)
         self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
+        if isinstance(self.init, Mapping):
+            self._guide.location[:] = location_at(self._guide, self.init)
         self._variables = self._model_variables()
 
     def _check_unchanged(self) -> None:
@@ -422,8 +467,13 @@ class Trainer:
             return unread_columns(self.model, self.data_name, next(stream))
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
-        """Check the model on the first batch, then compile the steps."""
+        """Check the model on the first batch, find the start, then compile the steps."""
+        first = not self._variables
         self._check_model(batch)
+        if first and self.init == "map":
+            self._begin_at_map()
+        elif first and self.init == "prior":
+            self._guide.location[:] = draws_of_prior(self._guide, self._random)[0]
         return StochasticFit(
             self._binding,
             self._streamed,

@@ -22,10 +22,10 @@ from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores
-from pymc_streaming.vi.exact import sample_size
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.passes import PASS_NOISE, Sample, pass_over
 from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.start import sample_size
 from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
 from pymc_streaming.vi.terms import Terms
@@ -95,7 +95,7 @@ def diagnose(
         progress.begin("sampling")
         sample = Sample(loader.sample(_sample_size(loader, fitted.size), random)[0])
         rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
-        colours = colours_of(terms, fitted, rough, fitted.sd, random)
+        colours = colours_of(terms, fitted, fitted.location, fitted.sd, rough, random)
         groups = groups_of(binding, terms, fitted, colours, sample)
         noise = random.standard_normal((draws, fitted.size))
         points = np.stack([fitted.draw(each) for each in noise])
@@ -113,7 +113,7 @@ def diagnose(
         distance = None
         if derivatives.are_finite:
             ratio = table.n_rows / sample.n_rows
-            rows = table.sample()
+            rows = table.extended_sample()
             rows = weighted(rows, groups, *_group_sizes(fitted, rows, ratio, reading, groups))
             around = _of_sample(terms, fitted, sample, colours, random)
             curvature = Curvature(terms, rows, around, ratio)

@@ -17,11 +17,12 @@ from pymc_streaming.sources import Block
 from pymc_streaming.vi.ascent import Ascent, Moved, Status
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import LAPLACE_SPREAD, SPREAD
-from pymc_streaming.vi.exact import fit_exactly, sample_size
+from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
+from pymc_streaming.vi.start import Start, sample_size, start_from
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "FitResult"]
@@ -46,6 +47,8 @@ class FitResult:
         Without compilation.
     trail : tuple of Moved
         For each pass, how far it moved the parameters, in posterior standard deviations.
+    n_modes : int
+        Modes that were found from several starts on a part of the sample. The fit describes one.
     """
 
     status: Status
@@ -53,6 +56,7 @@ class FitResult:
     rows: int
     seconds: float
     trail: tuple[Moved, ...]
+    n_modes: int = 1
 
     @property
     def converged(self) -> bool:
@@ -103,9 +107,24 @@ class ExactFit:
         _check_any_number_of_rows(self._terms, guide, batch)
 
     def run(
-        self, random: np.random.Generator, max_passes: int, progress: PassProgress
+        self,
+        locations: Sequence[np.ndarray],
+        random: np.random.Generator,
+        max_passes: int,
+        progress: PassProgress,
     ) -> FitResult:
         """Fit until converged, or the passes are used up; the guide has the result.
+
+        Parameters
+        ----------
+        locations : sequence of ndarray, shape (d,)
+            Where to begin; the best end is taken.
+        random : numpy.random.Generator
+            For the sample and the signs.
+        max_passes : int
+            Most passes.
+        progress : PassProgress
+            What is shown.
 
         Raises
         ------
@@ -113,19 +132,16 @@ class ExactFit:
             If the log-density has no finite gradient where the fit begins.
         """
         loader, guide, began = self._loader, self._guide, time.perf_counter()
-        table = _Table(loader, progress)
-        size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
-        read = 0
+        read, n_modes = 0, 1
         ascent: Ascent[Any]
         try:
-            progress.begin("sampling")
-            rows, read = loader.sample(size, random)
-            progress.begin("fitting the sample")
+            sample, read, start = self._start(locations, random, progress)
+            n_modes = start.n_modes
             ascent = fit_exactly(
-                table,
-                Sample(rows),
+                _Table(loader, progress),
+                sample,
+                start,
                 self._binding,
-                self._terms,
                 guide,
                 random,
                 spread=self._spread,
@@ -145,7 +161,45 @@ class ExactFit:
             read + ascent.passes * loader.total_size,
             time.perf_counter() - began,
             ascent.trail,
+            n_modes,
         )
+
+    def bring_near(
+        self,
+        locations: Sequence[np.ndarray],
+        random: np.random.Generator,
+        progress: PassProgress,
+    ) -> int:
+        """Put the guide where a sample says that the table's posterior is; says how many modes.
+
+        Takes and raises the same as `run`.
+        """
+        guide = self._guide
+        try:
+            sample, _, start = self._start(locations, random, progress)
+        except NotFinite as error:
+            guide.location[:] = error.location
+            raise self._explanation() from None
+        q = start.of_table(sample, self._loader.total_size)
+        guide.location[:] = q.location
+        guide.scales[:] = 0.0
+        guide.scales[: guide.size] = q.log_scale
+        return start.n_modes
+
+    def _start(
+        self,
+        locations: Sequence[np.ndarray],
+        random: np.random.Generator,
+        progress: PassProgress,
+    ) -> tuple[Sample, int, Start]:
+        """A sample, the rows that were read for it, and what it says."""
+        loader, guide = self._loader, self._guide
+        size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
+        progress.begin("sampling")
+        rows, read = loader.sample(size, random)
+        sample = Sample(rows)
+        progress.begin("fitting the sample")
+        return sample, read, start_from(self._terms, guide, sample, locations, random)
 
     def _explanation(self) -> FitError:
         """The error for a log-density without a gradient at the location of the guide."""

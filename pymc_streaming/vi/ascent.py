@@ -120,6 +120,9 @@ class Family[Q: Normal, D: Found](Protocol):
     def moved(self, q: Q, new: Q) -> tuple[float, float]:
         """Largest move of a mean, in standard deviations, and change of a log scale."""
 
+    def has_maximum(self, q: Q, found: D) -> bool:
+        """Whether the log-density bends down in every direction."""
+
     def rise(self, start: tuple[Q, D], end: tuple[Q, D]) -> float:
         """How far the ELBO rises from one to another, in nats."""
 
@@ -216,7 +219,7 @@ def ascend[Q: Normal, D: Found](
             # A step that was cut short tells nothing of the way that is left.
             free = moved.step < 0.5 * radius
             if free and _arrives(moved, before, step_tolerance, scale_tolerance):
-                q, status = new, Status.CONVERGED
+                q, status = new, _at_rest(family, new, found)
                 break
             if passes >= max_passes:
                 q, status = new if kept else q, Status.PASSES_USED_UP
@@ -246,9 +249,14 @@ def ascend[Q: Normal, D: Found](
             exact = family.look(table, q, scale_noise)
             passes += 1
             q = family.best(q, exact, bend, radius)
+            status = _at_rest(family, q, exact)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Ascent(q, status, passes, tuple(trail))
+
+
+def _at_rest[Q: Normal, D: Found](family: Family[Q, D], q: Q, found: D) -> Status:
+    return Status.CONVERGED if family.has_maximum(q, found) else Status.STALLED
 
 
 def _arrives(

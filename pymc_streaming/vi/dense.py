@@ -192,6 +192,14 @@ class Dense:
         ratios = np.linalg.svd(between, compute_uv=False)
         return float(step), float(np.abs(np.log(ratios)).max())
 
+    def has_maximum(self, q: DenseGaussian, found: DenseDerivatives) -> bool:
+        """Whether the log-density bends down in every direction, or it is not known yet."""
+        if not found.reliable:
+            return True
+        _, of_prior = self._prior(q)
+        whole = q.cholesky.T @ (found.curvature + of_prior) @ q.cholesky
+        return bool(np.linalg.eigvalsh(whole)[0] > 0.0)
+
     def rise(
         self,
         start: tuple[DenseGaussian, DenseDerivatives],

@@ -8,7 +8,13 @@ import numpy as np
 
 from pymc_streaming.vi.passes import Derivatives, Table, pairs_of_a_chunk, pass_over
 from pymc_streaming.vi.signs import Signs
-from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
+from pymc_streaming.vi.surrogate import (
+    Curvature,
+    Gaussian,
+    expected_prior,
+    optimum,
+    prior_curvature,
+)
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["MeanField"]
@@ -48,6 +54,12 @@ class MeanField:
         step = np.abs((new.location - q.location) / new.scale).max()
         return float(step), float(np.abs(new.log_scale - q.log_scale).max())
 
+    def has_maximum(self, q: Gaussian, found: Derivatives) -> bool:
+        """Whether the log-density bends down along every parameter."""
+        whole = found.curvature + prior_curvature(self.terms, self.signs, q)
+        return bool((whole > 0.0).all())
+
+    @np.errstate(all="ignore")
     def rise(self, start: tuple[Gaussian, Derivatives], end: tuple[Gaussian, Derivatives]) -> float:
         """By the gradients at both ends: see `ascent`."""
         rise = 0.0

@@ -52,8 +52,9 @@ class Groups:
 def colours_of(
     terms: Terms,
     guide: Guide,
-    sample: Sample,
+    location: np.ndarray,
     scale: float | np.ndarray,
+    sample: Sample,
     random: np.random.Generator,
 ) -> np.ndarray:
     """A colour for each parameter, such that no row has two parameters of one colour.
@@ -67,10 +68,12 @@ def colours_of(
         The model.
     guide : Guide
         Says which elements of a draw are which variables.
+    location : ndarray, shape (d,)
+        Where slopes are compared.
+    scale : float or ndarray, shape (d,)
+        How far from there.
     sample : Sample
         Rows.
-    scale : float or ndarray, shape (d,)
-        Distance at which slopes are compared.
     random : numpy.random.Generator
         For the signs.
 
@@ -89,7 +92,7 @@ def colours_of(
             candidates.append(separate % shape[-1])
         for candidate in candidates:
             classes = [elements[candidate == k] for k in range(candidate.max() + 1)]
-            if all(_add_nothing(terms, guide, sample, scale, each, random) for each in classes):
+            if all(_add_nothing(terms, location, scale, sample, each, random) for each in classes):
                 break
         else:
             candidate = separate
@@ -100,9 +103,9 @@ def colours_of(
 
 def _add_nothing(
     terms: Terms,
-    guide: Guide,
-    sample: Sample,
+    location: np.ndarray,
     scale: float | np.ndarray,
+    sample: Sample,
     elements: np.ndarray,
     random: np.random.Generator,
 ) -> bool:
@@ -113,9 +116,9 @@ def _add_nothing(
     found = []
     # Any two elements have the same sign in the first, and different ones in one of the bits.
     for probe in [np.ones(len(elements)), *bits, *randomly]:
-        signs = np.zeros(guide.size)
+        signs = np.zeros(len(location))
         signs[elements] = probe
-        points = np.stack([guide.location + scale * signs, guide.location - scale * signs])
+        points = np.stack([location + scale * signs, location - scale * signs])
         slopes = gradients_at(terms, sample, points)
         found.append(((slopes[0] - slopes[1]) * signs)[elements])
     spread = np.ptp(found, axis=0).max()
@@ -214,7 +217,9 @@ class WithRareGroups:
             for each, missing in zip(self.groups, self._missing, strict=True):
                 if missing.any():
                     codes, first = np.unique(each.codes_of(rows), return_index=True)
+                    # A code out of range makes the pass not finite, and is said then.
                     wanted = missing[np.clip(codes, 0, len(missing) - 1)]
+                    wanted &= (codes >= 0) & (codes < len(missing))
                     self._kept.append({name: array[first[wanted]] for name, array in rows.items()})
                     missing[codes[wanted]] = False
             yield rows, weights

@@ -28,8 +28,8 @@ __all__ = ["Curvature", "Gaussian", "expected_prior", "optimum", "prior_curvatur
 
 # Distance, in standard deviations of the sample's posterior, over which gradients are compared.
 _DIFFERENCE = 0.1
-# A log scale moves no further at a time.
-_MOST_LOG_SCALE = 1.5
+# A log scale moves no further at a time; nor a mean without a maximum, in units of its curvature.
+_MOST_LOG_SCALE, _MOST_UPHILL = 1.5, 3.0
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,14 @@ def optimum(
     whole = curvature + prior_curvature(terms, signs, q)
     unit = 1.0 / np.sqrt(np.maximum(np.abs(whole), 1e-12))
 
+    @np.errstate(all="ignore")
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         move, log_scale = x[:size] * unit, q.log_scale + x[size:]
         variance = np.exp(2.0 * log_scale)
         bent = times(move)
-        with np.errstate(all="ignore"):
-            value, in_location, in_scale = expected_prior(
-                terms, signs, Gaussian(q.location + move, log_scale)
-            )
+        value, in_location, in_scale = expected_prior(
+            terms, signs, Gaussian(q.location + move, log_scale)
+        )
         value += gradient @ move - 0.5 * (move @ bent) - 0.5 * (curvature @ variance)
         value += log_scale.sum()
         slope = np.concatenate(
@@ -181,14 +181,19 @@ def optimum(
         )
         return -value, -slope
 
+    # Where it bends the wrong way there is no optimum to go to, nor a scale.
+    bends = whole > 0
+    far = np.where(bends, radius, min(radius, _MOST_UPHILL))
+    wider = np.where(bends, _MOST_LOG_SCALE, 0.0)
+    least = np.concatenate([-far, np.full(size, -_MOST_LOG_SCALE)])
+    most = np.concatenate([far, wider])
     start = np.concatenate([np.zeros(size), np.clip(np.log(unit) - q.log_scale, -1.0, 1.0)])
-    most = np.concatenate([np.full(size, radius), np.full(size, _MOST_LOG_SCALE)])
     found = minimize(
         negative,
-        start,
+        np.clip(start, least, most),
         jac=True,
         method="L-BFGS-B",
-        bounds=np.stack([-most, most], axis=1),
+        bounds=np.stack([least, most], axis=1),
         options={"maxcor": 30, "gtol": 1e-4, "ftol": 0.0, "maxiter": steps, "maxfun": 2 * steps},
     ).x
     return Gaussian(q.location + found[:size] * unit, q.log_scale + found[size:])

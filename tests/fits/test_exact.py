@@ -232,7 +232,7 @@ def test_ctrl_c_while_the_sample_is_fitted(monkeypatch) -> None:
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pymc_streaming.vi.exact.colours_of", interrupted)
+    monkeypatch.setattr("pymc_streaming.vi.start.colours_of", interrupted)
     trainer.fit()
     assert (trainer.result.status, trainer.result.passes) == (Status.INTERRUPTED, 0)
     monkeypatch.undo()

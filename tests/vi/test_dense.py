@@ -16,6 +16,7 @@ from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import FullRankGuide
 from pymc_streaming.vi.passes import SCALE_NOISE, Sample
 from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.start import start_from
 from pymc_streaming.vi.terms import Terms
 from tests.models import KNOWN, correlated_linear
 
@@ -36,8 +37,9 @@ def fit(model: pm.Model, data: dict[str, np.ndarray], spread: float, n_sample=5_
     picked = np.random.default_rng(5).permutation(n_rows)[:n_sample]
     sample = Sample({name: array[picked] for name, array in data.items()})
     random = np.random.default_rng(0)
+    start = start_from(terms, guide, sample, [guide.location], random)
     ascent = fit_exactly(
-        Sample(data), sample, binding, terms, guide, random, spread=spread, **options
+        Sample(data), sample, start, binding, guide, random, spread=spread, **options
     )
     return ascent, guide
 

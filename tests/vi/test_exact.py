@@ -8,12 +8,12 @@ import pytest
 from pytensor.compile.mode import Mode
 
 from pymc_streaming import DataLoader
-from pymc_streaming.vi import exact
 from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import Binding
-from pymc_streaming.vi.exact import fit_exactly, sample_size
+from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import MeanFieldGuide
 from pymc_streaming.vi.passes import NotFinite, Sample
+from pymc_streaming.vi.start import start_from
 from pymc_streaming.vi.terms import Terms
 from tests.models import KNOWN
 
@@ -33,8 +33,8 @@ def fit(model: pm.Model, data: dict[str, np.ndarray], n_sample: int, **options):
     picked = np.random.default_rng(5).permutation(n_rows)[:n_sample]
     sample = Sample({name: array[picked] for name, array in data.items()})
     random = np.random.default_rng(0)
-    ascent = fit_exactly(Sample(data), sample, binding, terms, guide, random, **options)
-    return ascent, guide
+    start = start_from(terms, guide, sample, [guide.location], random)
+    return fit_exactly(Sample(data), sample, start, binding, guide, random, **options), guide
 
 
 @pytest.mark.parametrize("build", KNOWN, ids=lambda build: build.__name__)
@@ -98,7 +98,8 @@ def test_a_seed_gives_the_same_numbers_whatever_the_blocks() -> None:
         binding, terms, guide = parts_of(model, data, 5_000)
         sample = Sample({name: array[:1_000] for name, array in data.items()})
         random = np.random.default_rng(0)
-        results.append(fit_exactly(table(data), sample, binding, terms, guide, random).q)
+        start = start_from(terms, guide, sample, [guide.location], random)
+        results.append(fit_exactly(table(data), sample, start, binding, guide, random).q)
     np.testing.assert_allclose(results[0].location, results[1].location, rtol=1e-9)
     np.testing.assert_allclose(results[0].log_scale, results[1].log_scale, rtol=1e-9)
 
@@ -140,10 +141,3 @@ def test_a_posterior_without_an_end_is_not_called_converged() -> None:
         pm.Bernoulli("likelihood", logit_p=eta, observed=y, total_size=2_000)
     ascent, _ = fit(model, data, 500)
     assert not ascent.status.converged
-
-
-def test_sample_sizes() -> None:
-    assert sample_size(100, 5, 8) == 100
-    assert sample_size(8 * 10**9, 5, 8) == pytest.approx(3_000_000, abs=1)
-    assert sample_size(10**9, 5, 100_000) == 2_000  # rows of a hundred kilobytes
-    assert exact.sample_size(10**6, 1_000, 8_000) == 64 * 2**20 // 8_000

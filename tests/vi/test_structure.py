@@ -50,7 +50,7 @@ def parts() -> tuple[Binding, Terms, MeanFieldGuide, Sample]:
 @pytest.mark.parametrize("seed", range(20))
 def test_parameters_that_no_row_has_two_of_share_a_colour(parts, seed) -> None:
     _, terms, guide, sample = parts
-    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(seed))
+    colours = colours_of(terms, guide, guide.location, 1e-3, sample, np.random.default_rng(seed))
     of = {name: colours[where].tolist() for name, where, *_ in guide.group.ordering.values()}
     assert len(set(of["b"])) == 2
     assert len(set(of["intercept"])) == len(set(of["of_day"])) == 1
@@ -63,14 +63,14 @@ def test_parameters_that_no_row_has_two_of_share_a_colour(parts, seed) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_two_parameters_that_rows_have_in_common_never_share_a_colour(parts, seed) -> None:
     _, terms, guide, sample = parts
-    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(seed))
+    colours = colours_of(terms, guide, guide.location, 1e-3, sample, np.random.default_rng(seed))
     where = next(where for name, where, *_ in guide.group.ordering.values() if name == "b")
     assert len(set(colours[where])) == 2
 
 
 def test_groups_are_found_through_a_table_of_codes(parts) -> None:
     binding, terms, guide, sample = parts
-    colours = colours_of(terms, guide, sample, 1e-3, np.random.default_rng(0))
+    colours = colours_of(terms, guide, guide.location, 1e-3, sample, np.random.default_rng(0))
     groups = groups_of(binding, terms, guide, colours, sample)
     found = {tuple(each.elements.shape): each.codes_of(ROWS) for each in groups}
     assert set(found) == {(G, 1), (G, 2), (3, 1)}

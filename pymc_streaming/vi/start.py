@@ -1,0 +1,167 @@
+"""A start that is close already: the posterior of a sample of the rows.
+
+The sample is fitted as though it were all the data, so that what it knows little of, the effect of
+a rare group, stays where the prior has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_streaming.vi.ascent import Ascent, Correctable, Family, Found, Normal, Status, ascend
+from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.meanfield import MeanField
+from pymc_streaming.vi.modes import Modes, find_modes
+from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample
+from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.structure import colours_of
+from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
+from pymc_streaming.vi.terms import Terms
+
+__all__ = ["Start", "fit_roughly", "fit_sample", "modes_of", "sample_size", "start_from"]
+
+# Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
+# deviations of their own.
+_FIRST_ROWS, _ROUGH = 4_000, 0.3
+# How far a first fit may go in its first step.
+_FIRST_RADIUS = 10.0
+# Distance at which slopes are compared where nothing is known of scales.
+_NEARBY = 1e-3
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first pass over a table.
+
+    Parameters
+    ----------
+    family : MeanField
+        The model, with signs for its parameters.
+    q : Gaussian
+        The posterior of the sample, roughly.
+    n_modes : int
+        Modes that were found.
+    """
+
+    family: MeanField
+    q: Gaussian
+    n_modes: int
+
+    def of_table(self, sample: Sample, n_rows: int) -> Gaussian:
+        """The same for as many rows as the table has: with narrower scales."""
+        of_sample = self.family.look(sample, self.q, PASS_NOISE).curvature
+        of_prior = prior_curvature(self.family.terms, self.family.signs, self.q)
+        whole = np.maximum(n_rows / sample.n_rows * of_sample, 0.0) + of_prior
+        known = -0.5 * np.log(np.maximum(whole, 1e-300))
+        return Gaussian(self.q.location, np.where(whole > 0, known, self.q.log_scale))
+
+
+def sample_size(n_rows: int, size: int, row_nbytes: int, most_bytes: int = 64 * 2**20) -> int:
+    """Rows of the sample.
+
+    The error with which the passes begin is that of the sample's posterior, and each pass leaves
+    of it about as much as the sample's curvature is wrong: so a cube root of the rows is enough.
+
+    Examples
+    --------
+    >>> [sample_size(n, 14, 112) for n in (10_000, 1_000_000, 100_000_000)]
+    [10000, 150000, 599186]
+    """
+    wanted = 150_000 * (n_rows / 1e6) ** (1 / 3) * max(1.0, size / 50) ** 0.5
+    return int(min(n_rows, max(20_000, wanted), max(2_000, most_bytes // max(1, row_nbytes))))
+
+
+def start_from(
+    terms: Terms,
+    guide: Guide,
+    sample: Sample,
+    locations: Sequence[np.ndarray],
+    random: np.random.Generator,
+) -> Start:
+    """Fit a sample, first a part of it and from several places.
+
+    Parameters
+    ----------
+    terms : Terms
+        The model, compiled.
+    guide : Guide
+        Says which elements of a draw are which variables.
+    sample : Sample
+        Rows, in random order.
+    locations : sequence of ndarray, shape (d,)
+        Where to begin; the best end is taken.
+    random : numpy.random.Generator
+        For the signs.
+
+    Raises
+    ------
+    NotFinite
+        If there are no finite derivatives at any of the locations.
+    KeyboardInterrupt
+        After Ctrl-C.
+    """
+    first = sample.first(min(_FIRST_ROWS, sample.n_rows))
+    colours = colours_of(terms, guide, locations[0], _NEARBY, first, random)
+    family = MeanField(terms, sign_patterns(colours, random))
+    modes = modes_of(family, first, locations)
+    q = modes.best
+    # Once more where the fit is, and at the distance of its scales: which parameters add nothing
+    # to each other at the first location, zero say, may elsewhere.
+    colours = colours_of(terms, guide, q.location, q.scale, first, random)
+    family = MeanField(terms, sign_patterns(colours, random))
+    q = fit_sample(family, sample, q, np.inf).q
+    return Start(family, q, 1 + len(modes.others))
+
+
+def modes_of(family: MeanField, sample: Sample, locations: Sequence[np.ndarray]) -> Modes:
+    """Fit a sample from several places, and tell the ends apart."""
+
+    def fitted(location: np.ndarray) -> Ascent[Gaussian]:
+        return fit_sample(family, sample, _guess(family, location, sample), _FIRST_RADIUS)
+
+    return find_modes(family.terms, sample, locations, fitted)
+
+
+def fit_sample(family: MeanField, sample: Sample, q: Gaussian, radius: float) -> Ascent[Gaussian]:
+    """The posterior of a sample, roughly."""
+
+    def own(here: Gaussian, _: Derivatives) -> Curvature:
+        return Curvature(family.terms, sample, here, 1.0)
+
+    return fit_roughly(family, sample, q, own, radius)
+
+
+def fit_roughly[Q: Normal, D: Found](
+    family: Family[Q, D],
+    sample: Sample,
+    q: Q,
+    curvature: Callable[[Q, D], Correctable],
+    radius: float,
+) -> Ascent[Q]:
+    """An ascent that ends as soon as more would not show beside the error of the sample."""
+    ascent = ascend(
+        family,
+        sample,
+        q,
+        curvature,
+        renewed=True,
+        radius=radius,
+        step_tolerance=_ROUGH,
+        scale_tolerance=_ROUGH,
+        scale_noise=PASS_NOISE,
+        max_passes=40,
+    )
+    if ascent.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return ascent
+
+
+def _guess(family: MeanField, location: np.ndarray, sample: Sample) -> Gaussian:
+    """A Gaussian at a location, with scales by the curvature there."""
+    near = Gaussian(location.copy(), np.full(len(location), np.log(1e-3)))
+    of_rows = family.look(sample, near, PASS_NOISE).curvature
+    whole = of_rows + prior_curvature(family.terms, family.signs, near)
+    return Gaussian(near.location, -0.5 * np.log(np.clip(np.abs(whole), 1e-2, 1e12)))

@@ -8,10 +8,11 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	--constraint constraints.txt --editable
 
 # Sizes that take half an hour together; `make bench-speed ARGS=...` runs one.
-BENCH := speed reading first_step memory shuffle criteo accuracy
+BENCH := speed reading first_step memory plan shuffle criteo accuracy
 BENCH_speed := --models logistic --batch-sizes 4096
 BENCH_first_step := --rounds 1
 BENCH_memory := --rows 1000000 5000000 20000000
+BENCH_plan := --narrow-rows 1000000 --wide-rows
 BENCH_shuffle := --rounds 3
 
 .DEFAULT_GOAL := help

@@ -13,7 +13,7 @@ from benchmarks import BenchmarkError
 from benchmarks.recording import Recording
 
 NAMES = (
-    "speed", "reading", "first_step", "memory", "shuffle", "criteo", "accuracy", "flights",
+    "speed", "reading", "first_step", "memory", "plan", "shuffle", "criteo", "accuracy", "flights",
     "shuffle_uniformity", "order_report", "order_drift", "mixing",
 )  # fmt: skip
 FOLDER = Path(__file__).parent

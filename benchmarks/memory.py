@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 
 from benchmarks import BenchmarkError
-from benchmarks.models import MODELS
+from benchmarks.models import MODELS, Model
 from benchmarks.processes import (
     Children,
     float_environment,
@@ -138,7 +138,9 @@ def check_room(folder: Path, n_rows: int, precision: str) -> None:
         )
 
 
-def write(folder: Path, way: str, n_rows: int, precision: str, seed: int) -> None:
+def write(
+    folder: Path, way: str, n_rows: int, precision: str, seed: int, model: Model = MODEL
+) -> None:
     """The table in its final form, a shard after the other."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -147,10 +149,10 @@ def write(folder: Path, way: str, n_rows: int, precision: str, seed: int) -> Non
 
     packed = way == "arrow"
     dtype = np.dtype(precision)
-    flat = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in MODEL.columns])
-    schema = packed_schema(MODEL.columns, dtype) if packed else flat
+    flat = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in model.columns])
+    schema = packed_schema(model.columns, dtype) if packed else flat
     writer, written = None, 0
-    for rows in MODEL.blocks(n_rows, seed):
+    for rows in model.blocks(n_rows, seed):
         if written % SHARD_ROWS == 0:
             if writer is not None:
                 writer.close()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pymc_streaming.fits.exact import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
+    from pymc_streaming.planning import Plan
     from pymc_streaming.progress import History
     from pymc_streaming.shuffling import preshuffle
     from pymc_streaming.sources import (
@@ -42,6 +43,7 @@ __all__ = [
     "IterableDataset",
     "Manifest",
     "OrderReport",
+    "Plan",
     "RelationOrder",
     "Status",
     "Trainer",
@@ -62,6 +64,7 @@ _HOMES = {
     "fits.exact": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
+    "planning": ("Plan",),
     "progress": ("History",),
     "shuffling": ("preshuffle",),
     "sources": (

@@ -8,7 +8,7 @@ import numpy as np
 
 from pymc_streaming.errors import ArgumentError
 
-__all__ = ["parse_bytes", "seed_or_drawn", "whole_number"]
+__all__ = ["in_words", "parse_bytes", "seed_or_drawn", "whole_number"]
 
 
 def seed_or_drawn(seed: int | None) -> int:
@@ -34,3 +34,8 @@ def parse_bytes(name: str, value: int | str) -> int:
         raise ArgumentError(f'{name} must be bytes, or words such as "64MB", found {value!r}.')
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def in_words(nbytes: int) -> str:
+    """Bytes for a reader: ``"64 MiB"``."""
+    return f"{nbytes / 2**20:,.0f} MiB" if nbytes >= 2**20 else f"{nbytes:,} bytes"

@@ -43,6 +43,7 @@
     ├── RowCountWarning                a pass was spent on counting rows
     ├── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
     ├── OrderedDataWarning             batches are no fair sample of the table
+    ├── MemoryLimitWarning             a fit may take more memory than there is
     ├── NotConvergedWarning            parameters were still on their way at the end of a fit
     └── SeveralModesWarning            a fit describes one of several modes
 
@@ -63,6 +64,7 @@ __all__ = [
     "FixedRowsError",
     "IndexRangeError",
     "ManifestError",
+    "MemoryLimitWarning",
     "MissingFileError",
     "MissingValueError",
     "ModelError",
@@ -253,6 +255,10 @@ class BatchSizedShapeWarning(StreamingWarning):
 
 class OrderedDataWarning(StreamingWarning):
     """The order of the data makes batches that are no fair sample of the table."""
+
+
+class MemoryLimitWarning(StreamingWarning):
+    """A fit may take more memory than it may, however it goes over the table."""
 
 
 class NotConvergedWarning(StreamingWarning):

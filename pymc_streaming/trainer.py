@@ -18,6 +18,7 @@ from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
     ArgumentError,
+    MemoryLimitWarning,
     NotConvergedWarning,
     OrderedDataError,
     OrderedDataWarning,
@@ -28,15 +29,28 @@ from pymc_streaming.fits.stochastic import StochasticFit
 from pymc_streaming.loader import DataLoader
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
+from pymc_streaming.planning import (
+    Fit,
+    Plan,
+    check_fraction,
+    check_limit,
+    check_strategy,
+    choose,
+    memory_limit,
+    ways,
+)
 from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
+from pymc_streaming.sources import KeptSource
 from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import Binding, placeholder_names
 from pymc_streaming.vi.checks import check_model
+from pymc_streaming.vi.compiling import backend_of
 from pymc_streaming.vi.cores import leaving_cores
-from pymc_streaming.vi.guides import GUIDES
+from pymc_streaming.vi.guides import GUIDES, n_parameters
 from pymc_streaming.vi.initial import check_init, draws_of_prior, location_at
 from pymc_streaming.vi.modes import starts_around
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
+from pymc_streaming.vi.start import sample_size
 from pymc_streaming.vi.usage import unread_columns
 
 __all__ = ["Trainer"]
@@ -82,6 +96,18 @@ class Trainer:
     on_ordered : {"error", "warn", "ignore"}, default "warn"
         What to do when the rows are in a meaningful order, and the loader's buffer cannot undo
         it; looked at before the first fit, unless the buffer holds the whole table.
+    strategy : {"auto", "in_memory", "accumulate", "streaming"}, default "auto"
+        How to go over the table; see `Plan`. What does not fit in memory gives way to what takes
+        less, never to what takes more. "auto" is, for a fit without a number of steps, "in_memory"
+        if the table fits and else "accumulate", which gives the same numbers; and "streaming" for
+        one with.
+    memory_fraction : float, default 0.75
+        Of the memory that can be had, what the process may take: of the smaller of what the machine
+        has free and what its container leaves, with what the process has.
+    memory_limit : int or str, optional
+        Instead, the most that the process may take: bytes, or words such as ``"48GB"``. Default:
+        the environment variable ``PYMC_STREAMING_MEMORY_LIMIT``, else by `memory_fraction`. The
+        plan follows it; it is not enforced.
     progressbar : bool, default True
         Show progress, where there is a terminal.
 
@@ -133,6 +159,9 @@ class Trainer:
         backend: str | None = None,
         compile_kwargs: Mapping[str, Any] | None = None,
         on_ordered: str = "warn",
+        strategy: str = "auto",
+        memory_fraction: float = 0.75,
+        memory_limit: int | str | None = None,
         progressbar: bool = True,
     ) -> None:
         if method not in GUIDES:
@@ -175,6 +204,11 @@ class Trainer:
             raise ArgumentError(
                 "There is no model: pass model=, or make the Trainer inside the `with` block."
             ) from error
+        self.strategy = check_strategy(strategy)
+        self.memory_fraction = check_fraction(memory_fraction)
+        self.memory_limit = (
+            None if memory_limit is None else check_limit("memory_limit", memory_limit)
+        )
         self.optimizer = AnnealedAdam() if optimizer is None else optimizer
         self.on_ordered = on_ordered
         self.progressbar = progressbar
@@ -184,6 +218,7 @@ class Trainer:
         self.result: FitResult | None = None
         self._stochastic: StochasticFit | None = None
         self._exact: ExactFit | None = None
+        self._kept: KeptSource | None = None
         self._in_order = False  # as far as was warned about
         self._variables: list[Any] = []
 
@@ -191,6 +226,84 @@ class Trainer:
     def history(self) -> History:
         """What was recorded so far, over all calls of `fit`."""
         return self._stochastic.history if self._stochastic else Recorder().history()
+
+    def plan(self, n: int | None = None) -> Plan:
+        """How ``fit(n)`` would go over the table, with the memory there is now.
+
+        Nothing is read or compiled for it. `fit` makes a plan of its own, logs it in one line, and
+        follows it.
+
+        Parameters
+        ----------
+        n : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        Plan
+            The strategy, the estimated peak of memory and its parts, the limit and where it comes
+            from, and the reason.
+
+        Raises
+        ------
+        ArgumentError
+            If the `strategy` that was asked for is not one for such a fit.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm
+        >>> from pymc_streaming import DataLoader, Trainer
+        >>> loader = DataLoader(np.zeros(10_000), batch_size=500)
+        >>> with pm.Model() as model:
+        ...     mu = pm.Normal("mu", 0.0, 10.0)
+        ...     batch = pm.Data("batch", loader.placeholder())
+        ...     _ = pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+        ...     trainer = Trainer("advi", loader)
+        >>> trainer.plan().strategy, trainer.plan(2_000).strategy
+        ('in_memory', 'streaming')
+        """
+        if n is None and self.strategy == "streaming":
+            raise ArgumentError(
+                'strategy="streaming" takes stochastic steps, so it needs their number: '
+                'fit(20_000), say. A fit without it makes exact passes: strategy="accumulate".'
+            )
+        if n is not None:
+            whole_number("n", n)
+            if self.strategy == "accumulate":
+                raise ArgumentError(
+                    'strategy="accumulate" makes exact passes until converged, which takes no '
+                    'number of steps: fit(). For steps leave strategy out, or say "streaming".'
+                )
+        compiled = self._exact if n is None else self._stochastic
+        fit = Fit(
+            self.dataloader,
+            n_parameters(self.model),
+            self.method,
+            backend_of(self._compile_kwargs),
+            compiled is not None,
+            self._kept.kept_nbytes if self._kept else 0,
+        )
+        limit = memory_limit(self.memory_limit, self.memory_fraction)
+        return choose(self.strategy, ways(fit, self.strategy, n), len(self.dataloader), limit)
+
+    def _follow(self, plan: Plan) -> DataLoader:
+        """Say what the plan is; the loader to go by it."""
+        logger.log(logging.WARNING if plan.is_fallback else logging.INFO, "%s", plan)
+        if not plan.fits:
+            warnings.warn(
+                f"The fit may take more memory than it may: {plan}. Take smaller batches, a "
+                "smaller buffer_size, or fewer columns; or allow more, with memory_limit= or "
+                "memory_fraction=.",
+                MemoryLimitWarning,
+                stacklevel=4,
+            )
+        source = self.dataloader.source
+        if plan.strategy != "in_memory" or source.is_in_memory:
+            self._kept = None
+            return self.dataloader
+        if self._kept is None:
+            self._kept = KeptSource(source)
+        return self.dataloader.over(self._kept)
 
     def fit(self, n: int | None = None, *, max_passes: int | None = None) -> Approximation:
         """Fit until converged; or take exactly `n` steps, each on the next full batch.
@@ -239,6 +352,8 @@ class Trainer:
         -----
         OrderedDataWarning
             If the order of the rows would give a wrong posterior, before anything is compiled.
+        MemoryLimitWarning
+            If the fit may take more memory than it may, whatever the strategy; see `plan`.
         NotConvergedWarning
             If parameters still moved at the end, steadily one way or by many posterior
             standard deviations; or if a fit without `n` did not converge.
@@ -257,7 +372,7 @@ class Trainer:
 
     def _fit_in_steps(self, n: int) -> Approximation:
         """Stochastic steps on the next batches."""
-        loader = self.dataloader
+        loader = self._follow(self.plan(n))
         if self._stochastic is None and self.on_ordered != "ignore":
             self._check_order(n)
         position = self._stochastic.position if self._stochastic else (0, 0)
@@ -356,14 +471,17 @@ class Trainer:
     def _fit_until_converged(self, max_passes: int | None) -> Approximation:
         """Exact passes over all rows."""
         most = 20 if max_passes is None else whole_number("max_passes", max_passes)
-        loader = self.dataloader
+        plan = self.plan()
+        loader = self._follow(plan)
         with (
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
             leaving_cores(loader.num_workers),
         ):
             exact, locations = self._prepare_exactly()
             try:
-                self.result = exact.run(locations, self._random, most, progress)
+                self.result = exact.run(
+                    loader, plan.sample_rows, locations, self._random, most, progress
+                )
             finally:
                 self.approximation = self._guide.write(self._guide.location, self._guide.scales)
                 self.approximation.hist = self.history.loss
@@ -401,10 +519,12 @@ class Trainer:
 
     def _begin_at_map(self) -> None:
         """Bring the parameters near before the first step."""
-        total_size = self.dataloader.total_size
-        with PassProgress(total_size, 1, enabled=False) as progress:
+        loader = self.dataloader
+        rows = sample_size(loader.total_size, self._guide.size, loader.source.row_nbytes)
+        with PassProgress(loader.total_size, 1, enabled=False) as progress:
             exact, locations = self._prepare_exactly()
-            self._warn_of_modes(exact.bring_near(locations, self._random, progress))
+            n_modes = exact.bring_near(loader, rows, locations, self._random, progress)
+        self._warn_of_modes(n_modes)
 
     def _warn_of_modes(self, n_modes: int) -> None:
         if n_modes > 1:

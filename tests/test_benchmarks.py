@@ -27,6 +27,7 @@ from benchmarks import (
     models,
     page_cache,
     pages,
+    plan,
     report,
     shuffle_uniformity,
     speed,
@@ -207,6 +208,47 @@ def test_tables_for_memory_are_the_model_s(way, tmp_path):
     (batch,) = DataLoader(source, batch_size=70_000)
     expected = np.concatenate(list(memory.MODEL.blocks(70_000, 1)))
     np.testing.assert_array_equal(batch["batch"], expected)
+
+
+def test_what_is_decided_follows_rows_and_each_limit():
+    found = {tuple(of.values()): found for of, found in plan.decisions([10**6, 10**9])}
+    roomy, fraction, container, narrow, *given, more_than_there_is = range(8)
+
+    def of(n_rows):
+        return [found["fit()"] for (rows, *_), found in decided if rows == n_rows]
+
+    decided = list(found.items())
+    small, large = of(10**6), of(10**9)
+    assert {small[i] for i in (roomy, fraction, container)} == {"in_memory"}
+    assert large[:5] == ["accumulate"] * 5
+    assert large[-2:] == ["does not fit", "accumulate"]
+    assert decided[container][1]["source"] == "0.75 of what the container leaves"
+    assert decided[more_than_there_is][1]["source"] == "free memory, less than memory_limit"
+    assert decided[narrow][1]["limit_gib"] < decided[container][1]["limit_gib"]
+    assert [decided[i][1]["limit_gib"] for i in given] == [4, 0.5, 0.25]
+    assert {each["fit(n)"] for each in found.values()} == {"streaming", "does not fit"}
+
+
+def test_estimates_are_held_against_peaks(tmp_path):
+    made = recording(tmp_path, "plan")
+    for of, found in plan.decisions([10**6]):
+        made.add("decision", of, found)
+    of = {"strategy": "accumulate", "caches": "warm", "format": "arrow", "columns": 14, "rows": 9}
+    made.add("peak", of, {"estimate_mib": 300.0, "peak_mib": 400.0, "ratio": 0.75})
+    decided, peaks = plan.tables(made.results())
+    assert len(decided.rows) == 8
+    assert peaks.rows[0][-3:] == ["300", "400", "0.75"]
+    assert plan.draw(made.results()).axes
+
+
+@pytest.mark.parametrize("strategy", plan.FITS)
+def test_each_strategy_can_be_measured(strategy, tmp_path):
+    plan.write(tmp_path, "arrow", 14, 5_000, 0)
+    steps = plan.FITS[strategy] and 5
+    found = plan.fit(tmp_path, "arrow", strategy.split(",")[0], steps)
+    assert found["peak_mib"] > 0
+    in_memory = strategy.startswith("in_memory")
+    assert found.get("table, MiB", 0) == (5_000 * 14 * 8 / 2**20 if in_memory else 0)
 
 
 def test_pages_have_the_table_the_picture_and_the_command(tmp_path):

@@ -5,12 +5,15 @@ import threading
 import warnings
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytensor.compile.mode import Mode
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
@@ -26,6 +29,7 @@ from pymc_streaming import (
     parquet_source,
     table_source,
 )
+from pymc_streaming.planning.limits import ENVIRONMENT
 from tests.models import KNOWN, conjugate_normal, correlated_linear
 
 # Most fits here are short on purpose.
@@ -634,3 +638,178 @@ def test_blas_leaves_a_core_to_reading(monkeypatch):
         with pytest.raises(errors.TransformError, match="enough"):
             trainer.fit(20_000)
         assert {library["num_threads"] for library in blas.info()} == before
+
+
+# Strategies ----------------------------------------------------------------------------
+
+
+class Counted(IterableDataset):
+    """A table that counts how often a fragment of it is read."""
+
+    def __init__(self, n_rows: int = 1_000, n_fragments: int = 5) -> None:
+        self.layout = {"batch": ArraySpec((), np.dtype("float64"))}
+        rows = n_rows // n_fragments
+        self.fragments = [Fragment(rows, f"part {i}") for i in range(n_fragments)]
+        self.reads = 0
+
+    def read(self, fragment):
+        self.reads += 1
+        rng = np.random.default_rng(self.fragments.index(fragment))
+        yield {"batch": rng.normal(2.0, 1.0, size=min(fragment.n_rows, 10**6))}
+
+
+def trainer_with(source=None, **options) -> tuple[Trainer, IterableDataset]:
+    source = Counted() if source is None else source
+    return small_trainer(DataLoader(source, 50, shuffle=True, seed=1), **options), source
+
+
+@settings(deadline=None, max_examples=4)
+@given(
+    n=st.none() | st.integers(1, 60),
+    n_fragments=st.sampled_from([1, 4, 10]),
+    seed=st.integers(0, 5),
+)
+def test_rows_in_memory_give_the_same_numbers(n, n_fragments, seed) -> None:
+    found = []
+    for strategy in ("in_memory", "accumulate" if n is None else "streaming"):
+        trainer, _ = trainer_with(
+            Counted(n_fragments=n_fragments), strategy=strategy, random_seed=seed
+        )
+        approximation = trainer.fit() if n is None else trainer.fit(n)
+        found.append([value.get_value() for value in approximation.params])
+        if n is not None:
+            found[-1].append(trainer.fit(n).mean.eval())  # goes on, at the same row
+    np.testing.assert_equal(*found)
+
+
+@pytest.mark.parametrize("n", [None, 100])
+def test_rows_in_memory_are_read_once(n) -> None:
+    fit = [] if n is None else [n]
+    trainer, source = trainer_with(strategy="in_memory")
+    trainer.fit(*fit)
+    before = source.reads
+    trainer.fit(*fit)
+    assert source.reads == before
+    trainer.strategy = "auto"
+    trainer.fit(100)  # flat memory: nothing is kept any more
+    assert source.reads > before
+
+
+def test_what_a_fit_does_by_default(caplog) -> None:
+    trainer, source = trainer_with()
+    assert (trainer.plan().strategy, trainer.plan(10).strategy) == ("in_memory", "streaming")
+    assert source.reads == 0
+    with caplog.at_level("INFO", "pymc_streaming"):
+        trainer.fit()
+    (line,) = [r for r in caplog.records if r.getMessage().startswith("strategy")]
+    assert line.levelname == "INFO"
+    assert line.getMessage().startswith("strategy in_memory: 1,000 rows, estimated peak ")
+
+
+def test_each_setting_changes_the_decision(monkeypatch) -> None:
+    def decision(**options) -> str:
+        trainer, _ = trainer_with(Counted(10**7), **options)
+        return trainer.plan().strategy
+
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    now = psutil.Process().memory_info().rss
+    free = type("Memory", (), {"available": 4 * 10**9})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    trainer, _ = trainer_with(Counted(10**7))
+    short = trainer.plan().peak_bytes - 4 * 10**7  # the table takes 80 MB
+    assert decision(memory_limit="64GB") == "in_memory"
+    assert decision(memory_limit=short) == "accumulate"
+    assert decision() == "in_memory"
+    assert decision(memory_fraction=short / (now + 4 * 10**9)) == "accumulate"
+    assert decision(strategy="accumulate") == "accumulate"
+    monkeypatch.setenv(ENVIRONMENT, str(short))
+    assert decision() == "accumulate"
+    assert decision(memory_limit="64GB") == "in_memory"
+
+
+def test_a_table_that_was_to_stay_in_memory_and_does_not_fit(caplog) -> None:
+    limit = psutil.Process().memory_info().rss + 2**29
+    source = Counted(10**9, 1)  # as it says
+    trainer, _ = trainer_with(source, strategy="in_memory", memory_limit=limit)
+    for n, strategy in ((None, "accumulate"), (10, "streaming")):
+        plan = trainer.plan(n)
+        assert plan.strategy == strategy
+        assert plan.is_fallback
+        assert plan.fits
+    with caplog.at_level("INFO", "pymc_streaming"), pytest.raises(errors.RowCountError):
+        trainer.fit()
+    (line,) = [r for r in caplog.records if r.getMessage().startswith("strategy")]
+    assert line.levelname == "WARNING"
+    assert re.search(r"in_memory would take [78],\d+ MiB, accumulate fits$", line.getMessage())
+
+
+@pytest.mark.parametrize("fit", [(), (100,)])
+def test_when_nothing_fits_the_fit_says_so(fit) -> None:
+    trainer, _ = trainer_with(memory_limit="1")
+    assert not trainer.plan(*fit).fits
+    with pytest.warns(errors.MemoryLimitWarning, match="limit 1 byte.*nothing takes less"):
+        trainer.fit(*fit)
+    assert trainer.approximation is not None
+
+
+def test_a_plan_after_the_fit(monkeypatch) -> None:
+    source = Counted(n_rows=2_000_000)
+    trainer, _ = trainer_with(source, strategy="in_memory")
+    assert trainer.plan().parts["compilation"] > 0
+    trainer.fit()
+    plan = trainer.plan()
+    assert plan.parts["compilation"] == 0
+    monkeypatch.setattr(trainer, "_kept", None)
+    # The table, of which every row is in memory, is not counted with what the process has too.
+    difference = trainer.plan().parts["process now"] - plan.parts["process now"]
+    assert difference == pytest.approx(16 * 10**6, abs=4 * 10**6)
+
+
+def test_strategies_that_are_not_for_such_a_fit() -> None:
+    trainer, _ = trainer_with(strategy="accumulate")
+    for call in (trainer.plan, trainer.fit):
+        with pytest.raises(errors.ArgumentError, match=r"makes exact passes until converged"):
+            call(100)
+    trainer, _ = trainer_with(strategy="streaming")
+    for call in (trainer.plan, trainer.fit):
+        with pytest.raises(errors.ArgumentError, match="needs their number: fit"):
+            call()
+    with pytest.raises(errors.ArgumentError, match="n must be a whole number"):
+        trainer.plan(0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strategy": "memory"},
+        {"memory_fraction": 0},
+        {"memory_fraction": True},
+        {"memory_fraction": float("nan")},
+        {"memory_limit": "-1GB"},
+        {"memory_limit": 0},
+    ],
+)
+def test_settings_that_cannot_be_meant(options) -> None:
+    (name,) = options
+    with pytest.raises(errors.ArgumentError, match=f"^{name} must be"):
+        trainer_with(**options)
+
+
+def test_interrupted_while_rows_are_read_for_the_first_time() -> None:
+    source = Counted()
+    read, source.stop = source.read, True
+
+    def interrupted(fragment):
+        if source.stop and fragment is source.fragments[3]:
+            source.stop = False
+            raise KeyboardInterrupt
+        yield from read(fragment)
+
+    source.read = interrupted
+    trainer, _ = trainer_with(source, strategy="in_memory")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert not source.stop
+    found = trainer.fit().mean.eval()
+    y = np.concatenate([next(read(fragment))["batch"] for fragment in source.fragments])
+    assert found == pytest.approx(y.mean(), abs=0.01)

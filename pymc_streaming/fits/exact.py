@@ -22,7 +22,7 @@ from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
-from pymc_streaming.vi.start import Start, sample_size, start_from
+from pymc_streaming.vi.start import Start, start_from
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "FitResult"]
@@ -100,7 +100,7 @@ class ExactFit:
         batch: Mapping[str, np.ndarray],
         compile_kwargs: Mapping[str, Any],
     ) -> None:
-        self._binding, self._guide, self._loader = binding, guide, loader
+        self._binding, self._guide = binding, guide
         self._spread = _SPREADS[method]
         _check_size(method, guide)
         self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
@@ -108,6 +108,8 @@ class ExactFit:
 
     def run(
         self,
+        loader: DataLoader,
+        sample_rows: int,
         locations: Sequence[np.ndarray],
         random: np.random.Generator,
         max_passes: int,
@@ -117,25 +119,29 @@ class ExactFit:
 
         Parameters
         ----------
+        loader : DataLoader
+            The rows, of the same table.
+        sample_rows : int
+            How many are fitted first.
         locations : sequence of ndarray, shape (d,)
             Where to begin; the best end is taken.
         random : numpy.random.Generator
-            For the sample and the signs.
+            For the choice of the sample, and the signs.
         max_passes : int
-            Most passes.
+            Passes over the table, at most.
         progress : PassProgress
-            What is shown.
+            Hears of each.
 
         Raises
         ------
         NonFiniteError, IndexRangeError
             If the log-density has no finite gradient where the fit begins.
         """
-        loader, guide, began = self._loader, self._guide, time.perf_counter()
+        guide, began = self._guide, time.perf_counter()
         read, n_modes = 0, 1
         ascent: Ascent[Any]
         try:
-            sample, read, start = self._start(locations, random, progress)
+            sample, read, start = self._start(loader, sample_rows, locations, random, progress)
             n_modes = start.n_modes
             ascent = fit_exactly(
                 _Table(loader, progress),
@@ -150,7 +156,7 @@ class ExactFit:
             )
         except NotFinite as error:
             guide.location[:] = error.location
-            raise self._explanation() from None
+            raise self._explanation(loader) from None
         except KeyboardInterrupt:
             ascent = Ascent(guide, Status.INTERRUPTED, 0, ())
         guide.location[:] = ascent.q.location
@@ -166,6 +172,8 @@ class ExactFit:
 
     def bring_near(
         self,
+        loader: DataLoader,
+        sample_rows: int,
         locations: Sequence[np.ndarray],
         random: np.random.Generator,
         progress: PassProgress,
@@ -176,11 +184,11 @@ class ExactFit:
         """
         guide = self._guide
         try:
-            sample, _, start = self._start(locations, random, progress)
+            sample, _, start = self._start(loader, sample_rows, locations, random, progress)
         except NotFinite as error:
             guide.location[:] = error.location
-            raise self._explanation() from None
-        q = start.of_table(sample, self._loader.total_size)
+            raise self._explanation(loader) from None
+        q = start.of_table(sample, loader.total_size)
         guide.location[:] = q.location
         guide.scales[:] = 0.0
         guide.scales[: guide.size] = q.log_scale
@@ -188,25 +196,25 @@ class ExactFit:
 
     def _start(
         self,
+        loader: DataLoader,
+        sample_rows: int,
         locations: Sequence[np.ndarray],
         random: np.random.Generator,
         progress: PassProgress,
     ) -> tuple[Sample, int, Start]:
         """A sample, the rows that were read for it, and what it says."""
-        loader, guide = self._loader, self._guide
-        size = sample_size(loader.total_size, guide.size, loader.source.row_nbytes)
         progress.begin("sampling")
-        rows, read = loader.sample(size, random)
+        rows, read = loader.sample(sample_rows, random)
         sample = Sample(rows)
         progress.begin("fitting the sample")
-        return sample, read, start_from(self._terms, guide, sample, locations, random)
+        return sample, read, start_from(self._terms, self._guide, sample, locations, random)
 
-    def _explanation(self) -> FitError:
+    def _explanation(self, loader: DataLoader) -> FitError:
         """The error for a log-density without a gradient at the location of the guide."""
-        batch_size, point = self._loader.batch_size, self._guide.location[None]
+        batch_size, point = loader.batch_size, self._guide.location[None]
         bad: Block = {}
         first, where = 0, "The prior"
-        for block in self._loader.blocks(batch_size):
+        for block in loader.blocks(batch_size):
             for start in range(0, count_rows(block), batch_size):
                 rows = rows_of(block, start, start + batch_size)
                 bad = bad or rows

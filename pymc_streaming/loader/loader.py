@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -13,12 +14,12 @@ import numpy as np
 from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
 from pymc_streaming.errors import ArgumentError, RowCountError
 from pymc_streaming.loader.order import Order, Position
-from pymc_streaming.loader.passes import Passes
+from pymc_streaming.loader.passes import Footprint, Passes
 from pymc_streaming.loader.sample import sample_rows
 from pymc_streaming.loader.sample_shape import check_sample_shape
 from pymc_streaming.loader.shuffle import ShuffleBuffer
 from pymc_streaming.loader.stream import BatchStream
-from pymc_streaming.sources import Block, as_source
+from pymc_streaming.sources import Block, IterableDataset, as_source
 from pymc_streaming.sources.base import check_source
 
 __all__ = ["DataLoader"]
@@ -233,12 +234,42 @@ class DataLoader:
         Block
             Its arrays may be written to again when the next is asked for.
         """
-        order = Order(self._order.counts, None, self.seed)
-        passes = replace(self._passes, order=order, batch_size=min(n_rows, self.total_size))
-        with closing(passes.packed((0, 0), endless=False)) as stream:
+        with closing(self._passes_in_order(n_rows).packed((0, 0), endless=False)) as stream:
             for packed in stream:
                 yield packed.batches
                 packed.give_back()
+
+    def footprint(self, n_rows: int | None = None) -> Footprint:
+        """The memory that `stream` takes, or with `n_rows` that ``blocks(n_rows)`` does.
+
+        Parameters
+        ----------
+        n_rows : int, optional
+            As for `blocks`.
+        """
+        return (self._passes if n_rows is None else self._passes_in_order(n_rows)).footprint
+
+    def over(self, source: IterableDataset) -> DataLoader:
+        """The same loader, reading from another source.
+
+        Parameters
+        ----------
+        source : IterableDataset
+            With the same arrays, and rows in the same fragments.
+
+        Raises
+        ------
+        ArgumentError
+            If it has others.
+        """
+        if source.layout != self.layout or list(source.fragments) != list(self.source.fragments):
+            raise ArgumentError(
+                f"{source!r} has other arrays or fragments than {self.source!r}, so its rows would "
+                "come in another order. Make a DataLoader for it."
+            )
+        loader = copy.copy(self)
+        loader.source = source
+        return loader
 
     def sample(self, n_rows: int, random: np.random.Generator) -> tuple[Block, int]:
         """Some rows, picked at random, and how many were read for that.
@@ -358,6 +389,10 @@ class DataLoader:
             self.num_workers,
             self.prefetch,
         )
+
+    def _passes_in_order(self, n_rows: int) -> Passes:
+        order = Order(self._order.counts, None, self.seed)
+        return replace(self._passes, order=order, batch_size=min(n_rows, self.total_size))
 
     def _resolve_total_size(self, total_size: int | str) -> int:
         known = self.source.n_rows

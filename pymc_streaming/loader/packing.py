@@ -32,12 +32,17 @@ class Memory:
 
     def __init__(self, layout: Mapping[str, ArraySpec], n_rows: int, count: int) -> None:
         self._layout, self._unmade = layout, count
-        self.n_rows = n_rows
+        self.n_rows, self.count = n_rows, count
         # Given back in the middle of anything, by whoever collects an iterator as garbage: so
         # nothing here has a lock that a thread could wait for while it holds it itself.
         self._free: deque[Block] = deque()
         self._counted: SimpleQueue[bool] = SimpleQueue()  # True for each that is free
         self._closed = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return self.count * self.n_rows * sum(spec.row_nbytes for spec in self._layout.values())
 
     def get(self) -> Block:
         """Arrays that nobody uses; waits until there are some."""

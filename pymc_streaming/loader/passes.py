@@ -21,7 +21,7 @@ from pymc_streaming.sources import (
     read_checked,
 )
 
-__all__ = ["Passes"]
+__all__ = ["Footprint", "Passes"]
 
 # Batches that are handed on together: as many as make the cost of handing them on, some tenths of
 # a millisecond of Python in two threads, small beside the steps they are for.
@@ -30,6 +30,25 @@ _BATCHES = 64
 
 # Rows on their way to a window: few enough to be in a processor's cache still when they are moved.
 _BYTES_ON_THE_WAY = 2 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Memory that reading takes, whatever the number of rows.
+
+    Parameters
+    ----------
+    rows : int
+        Rows that lie together in memory.
+    blocks : int
+        Bytes of what is read, and read ahead.
+    shuffle_buffer : int
+        Bytes of the rows that are permuted.
+    """
+
+    rows: int
+    blocks: int
+    shuffle_buffer: int
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,7 @@ class Passes:
             memory = self.memory()
             packed = pack_rows(self._passes(self._one_pass, epoch, row, endless), memory)
         else:
-            # A window is filled while the other is emptied.
-            memory = Memory(self.source.layout, self.batch_size + self.order.window, count=2)
+            memory = self.windows()
             most = max(1, _BYTES_ON_THE_WAY // max(1, self.source.row_nbytes))
             on_the_way = memory.empty(min(most, self.order.window))
             one_pass = partial(self._one_pass_in_windows, memory, on_the_way)
@@ -89,6 +107,24 @@ class Passes:
         batches = max(1, most)
         ahead = self.prefetch // (batches * nbytes)
         return Memory(self.source.layout, batches * self.batch_size, count=2 + ahead)
+
+    @property
+    def footprint(self) -> Footprint:
+        """The memory that these take, of which nothing is made yet."""
+        # Of several threads that read, each has rows of a fragment waiting.
+        waiting = self.prefetch if self.num_workers > 1 else 0
+        if self.order.window is None:
+            memory = self.memory()
+            return Footprint(memory.n_rows, memory.nbytes + waiting, 0)
+        # What is left of a window is put in front of the next; and each row has a place.
+        rest = self.batch_size * self.source.row_nbytes
+        windows = self.windows().nbytes + 2 * 4 * self.order.window
+        return Footprint(self.order.window, rest + waiting, windows)
+
+    def windows(self) -> Memory:
+        """For rows that are permuted: a window is filled while the other is emptied."""
+        assert self.order.window is not None
+        return Memory(self.source.layout, self.batch_size + self.order.window, count=2)
 
     def _passes[Item](
         self,

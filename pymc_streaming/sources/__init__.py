@@ -13,6 +13,7 @@ from pymc_streaming.sources.base import (
 )
 from pymc_streaming.sources.coerce import as_source
 from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.kept import KeptSource
 from pymc_streaming.sources.manifest import Manifest
 from pymc_streaming.sources.memory import array_source, table_source
 from pymc_streaming.sources.parquet import parquet_source
@@ -24,6 +25,7 @@ __all__ = [
     "Fragment",
     "InMemory",
     "IterableDataset",
+    "KeptSource",
     "Manifest",
     "Rows",
     "array_source",

@@ -158,6 +158,8 @@ class IterableDataset(abc.ABC):
         The pieces, in the order of the rows.
     is_shuffled : bool
         True when the rows are known to be in uniformly random order.
+    is_in_memory : bool
+        True when the rows are in memory already, so that nothing is won by keeping them.
 
     Examples
     --------
@@ -179,6 +181,7 @@ class IterableDataset(abc.ABC):
     layout: Mapping[str, ArraySpec]
     fragments: Sequence[Fragment]
     is_shuffled: bool = False
+    is_in_memory: bool = False
 
     @abc.abstractmethod
     def read(self, fragment: Fragment) -> Iterator[Block]:

@@ -101,6 +101,7 @@ class ArraySource(IterableDataset):
             for name, array in self._arrays.items()
         }
         self.fragments = _row_ranges(len(next(iter(self._arrays.values()))), "array")
+        self.is_in_memory = not any(_is_mapped(array) for array in self._arrays.values())
 
     def __repr__(self) -> str:
         return f"<ArraySource: {self.n_rows:,} rows; {described(self.layout)}>"
@@ -114,6 +115,15 @@ class ArraySource(IterableDataset):
             name: narrowed(array[rows], self.layout[name].dtype, f"{fragment.origin}, {name!r}")
             for name, array in self._arrays.items()
         }
+
+
+def _is_mapped(array: Any) -> bool:
+    """Whether an array, or one that it is a view of, is in a file."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
 
 
 def _block_dtype(array: np.ndarray, floating: np.dtype) -> np.dtype:
@@ -185,6 +195,8 @@ class TableSource(IterableDataset):
     categories : dict of str to tuple
         The levels of every categorical column.
     """
+
+    is_in_memory = True
 
     def __init__(
         self,

@@ -21,7 +21,24 @@ from pymc_streaming.vi.indices import clip_indices
 from pymc_streaming.vi.products import with_light_products
 from pymc_streaming.vi.support import support_violation, violation
 
-__all__ = ["all_but", "called", "constants", "flat", "function_settings", "guarded", "is_numba"]
+__all__ = [
+    "all_but",
+    "backend_of",
+    "called",
+    "constants",
+    "flat",
+    "function_settings",
+    "guarded",
+    "is_numba",
+]
+
+
+def backend_of(compile_kwargs: Mapping[str, Any]) -> str:
+    """What compiles, ``"numba"``, ``"jax"`` or ``"c"``, by the arguments that a person gave."""
+    linker = get_mode(compile_kwargs.get("mode")).linker
+    if isinstance(linker, NumbaLinker):
+        return "numba"
+    return "jax" if isinstance(linker, JAXLinker) else "c"
 
 
 def function_settings(compile_kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import math
 from typing import Self, override
 
 import numpy as np
@@ -19,7 +20,7 @@ from pymc.variational.opvi import Approximation
 
 from pymc_streaming.vi.kernels import deviate
 
-__all__ = ["GUIDES", "FullRankGuide", "Guide", "MeanFieldGuide"]
+__all__ = ["GUIDES", "FullRankGuide", "Guide", "MeanFieldGuide", "n_parameters"]
 
 
 class Guide(abc.ABC):
@@ -196,6 +197,23 @@ GUIDES: dict[str, type[Guide]] = {
     "fullrank_advi": FullRankGuide,
     "laplace": FullRankGuide,
 }
+
+
+def n_parameters(model: pm.Model) -> int:
+    """Number of unconstrained parameters of a model; nothing is compiled if their shapes are known.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> with pm.Model() as model:
+    ...     _ = pm.Normal("b", shape=3), pm.HalfNormal("sigma")
+    >>> n_parameters(model)
+    4
+    """
+    shapes = [variable.type.shape for variable in model.value_vars]
+    if any(None in shape for shape in shapes):
+        return sum(int(np.size(value)) for value in model.initial_point(0).values())
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _float_x(values: np.ndarray) -> np.ndarray:

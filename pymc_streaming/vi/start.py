@@ -21,8 +21,18 @@ from pymc_streaming.vi.structure import colours_of
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["Start", "fit_roughly", "fit_sample", "modes_of", "sample_size", "start_from"]
+__all__ = [
+    "MOST_SAMPLE_BYTES",
+    "Start",
+    "fit_roughly",
+    "fit_sample",
+    "modes_of",
+    "sample_size",
+    "start_from",
+]
 
+#: Memory of the rows of a sample, unless so few would be too few.
+MOST_SAMPLE_BYTES = 64 * 2**20
 # Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
 # deviations of their own.
 _FIRST_ROWS, _ROUGH = 4_000, 0.3
@@ -59,7 +69,9 @@ class Start:
         return Gaussian(self.q.location, np.where(whole > 0, known, self.q.log_scale))
 
 
-def sample_size(n_rows: int, size: int, row_nbytes: int, most_bytes: int = 64 * 2**20) -> int:
+def sample_size(
+    n_rows: int, size: int, row_nbytes: int, most_bytes: int = MOST_SAMPLE_BYTES
+) -> int:
     """Rows of the sample.
 
     The error with which the passes begin is that of the sample's posterior, and each pass leaves

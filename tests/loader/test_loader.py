@@ -473,3 +473,29 @@ def test_a_reader_may_be_what_collects_its_own_iterator(num_workers):
     finally:
         gc.enable()
     assert time.monotonic() - start < 5
+
+
+def test_the_memory_of_reading_is_told_beforehand() -> None:
+    y = np.zeros(1_000_000)
+    loader = DataLoader(y, 1_000)
+    with loader.stream() as stream:
+        stream.take(1)
+        arrays = stream._current.arrays["batch"].nbytes
+    footprint = loader.footprint()
+    assert footprint.rows * 8 == arrays
+    assert footprint.blocks % arrays == 0
+    assert footprint.blocks <= 8 * 2**20 + 2 * arrays
+    assert footprint == DataLoader(np.zeros(2_000_000), 1_000).footprint()
+    shuffled = DataLoader(y, 1_000, shuffle=True, buffer_size=50_000).footprint()
+    # Two windows with a batch in front of each, and the places of their rows.
+    assert shuffled.shuffle_buffer == 2 * (51_000 * 8 + 50_000 * 4)
+    assert loader.footprint(70_000).rows % 70_000 == 0
+
+
+def test_a_loader_over_another_source_has_its_fragments() -> None:
+    y = np.arange(100.0)
+    loader = DataLoader(y, 10, shuffle=True, seed=0)
+    other = loader.over(DataLoader(2 * y, 10).source)
+    np.testing.assert_array_equal(2 * next(iter(loader))["batch"], next(iter(other))["batch"])
+    with pytest.raises(ArgumentError, match="other arrays or fragments than"):
+        loader.over(DataLoader(y[:50], 10).source)

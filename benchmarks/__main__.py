@@ -13,8 +13,8 @@ from benchmarks import BenchmarkError
 from benchmarks.recording import Recording
 
 NAMES = (
-    "speed", "reading", "first_step", "memory", "plan", "shuffle", "criteo", "accuracy", "flights",
-    "shuffle_uniformity", "order_report", "order_drift", "mixing",
+    "speed", "reading", "first_step", "memory", "plan", "shuffle", "criteo", "accuracy", "suite",
+    "flights", "shuffle_uniformity", "order_report", "order_drift", "mixing",
 )  # fmt: skip
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"

@@ -88,7 +88,7 @@ class Contest:
             return Contestant(self._numpyro.scan(), unit=self._numpyro.scan_length)
         if name == "extras":
             files = page_cache.files_of(self.parquet)
-            return Contestant(self._extras(), unit=EXTRAS_BUFFER, files=files)
+            return Contestant(self.extras(0)[1], unit=EXTRAS_BUFFER, files=files)
         makers: dict[str, Callable[[], Callable[[int], Any]]] = {
             "minibatch": self._minibatch,
             "minibatch-adam": lambda: self._minibatch(obj_optimizer=pm.adam(learning_rate=0.01)),
@@ -115,8 +115,11 @@ class Contest:
             inference.fit(2, progressbar=False, **options)
         return lambda n: inference.refine(n, progressbar=False)
 
-    def _extras(self) -> Callable[[int], Any]:
-        """Its own loader, which shuffles within a buffer, and its own trainer."""
+    def extras(self, seed: int) -> tuple[Any, Callable[[int], Any]]:
+        """Its own trainer, which has taken two steps, and a function that takes more.
+
+        Its own loader shuffles within a buffer.
+        """
         from pymc_extras.inference.advi import Trainer as ExtrasTrainer
         from pymc_extras.variational import DataLoader as ExtrasLoader
         from pymc_extras.variational import parquet_source as extras_source
@@ -125,7 +128,7 @@ class Contest:
             extras_source(str(self.parquet), columns=self.model.columns),
             batch_size=self.batch_size,
             shuffle=True,
-            seed=0,
+            seed=seed,
         )
 
         def endless() -> Iterator[dict[str, np.ndarray]]:
@@ -135,14 +138,14 @@ class Contest:
                         yield {"batch": batch.astype(self.rows.dtype, copy=False)}
 
         model = self._packed_model(np.zeros((self.batch_size, self.rows.shape[1]), self.rows.dtype))
-        trainer, stream = ExtrasTrainer(random_seed=0), endless()
+        trainer, stream = ExtrasTrainer(random_seed=seed), endless()
 
-        def run(n: int) -> None:
+        def run(n: int, **options: Any) -> None:
             with redirect_stdout(StringIO()):  # of its progress bar
-                trainer.fit(n, data=stream, model=model)
+                trainer.fit(n, data=stream, model=model, **options)
 
-        run(2)
-        return run
+        run(2, random_seed=seed)
+        return trainer, run
 
     @cached_property
     def _numpyro(self) -> Any:

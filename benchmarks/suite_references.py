@@ -77,11 +77,19 @@ def find(name: str, n_rows: int, folder: Path = FOLDER) -> Reference:
     path = folder / f"{name}-{n_rows}.json"
     if path.exists():
         kept = json.loads(path.read_text("utf-8"))
+        if kept["model"] != _described(MODELS[name]):
+            raise BenchmarkError(
+                f"{path.name} is of another model. Make it anew: {kept['command']}"
+            )
     else:
         kept = from_fresh(mean_field, name, n_rows, environment=float_environment("float64"))
     vectors = {key: np.asarray(kept[key]) for key in ("mean", "sd", "posterior_sd")}
     nuts_mean = np.asarray(kept["nuts_mean"]) if "nuts_mean" in kept else None
     return Reference(**vectors, unit=kept["unit"], nuts_mean=nuts_mean)
+
+
+def _described(model: Regression) -> str:
+    return f"{model}, {model.positive}"
 
 
 def mean_field(name: str, n_rows: int) -> dict[str, Any]:
@@ -367,7 +375,8 @@ def main(arguments: list[str]) -> int:
         command = ["python", "-m", "benchmarks.suite_references", "--models", name]
         command += ["--rows", str(n_rows), *(["--nuts"] if options.nuts else [])]
         command += ["--seed", str(options.seed)]
-        record = {"command": shlex.join(command)} | {k: _rounded(v) for k, v in kept.items()}
+        record = {"command": shlex.join(command), "model": _described(MODELS[name])}
+        record |= {key: _rounded(value) for key, value in kept.items()}
         write_text(FOLDER / f"{name}-{n_rows}.json", json.dumps(record) + "\n")
         said = {key: value for key, value in record.items() if not isinstance(value, list)}
         print(f"{name}: {said}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import pymc as pm
 import pytest
 from pytensor.compile.mode import Mode
 
-from benchmarks import suite, suite_contestants, suite_models
+from benchmarks import BenchmarkError, suite, suite_contestants, suite_models
 from benchmarks.__main__ import main
 from benchmarks.models import PRIOR_SCALE
 from benchmarks.processes import ChildError
 from benchmarks.recording import Recording, Results
 from benchmarks.suite_contestants import Checkpoint
 from benchmarks.suite_models import MODELS
-from benchmarks.suite_references import Reference, find
+from benchmarks.suite_references import FOLDER, MOST_R_HAT, Reference, find
 
 SMALL = [name for name, model in MODELS.items() if model.size < 1_000]
 pytest.importorskip("numpyro", reason="NumPyro comes with the extra `bench`")
@@ -193,3 +194,19 @@ def test_a_fit_that_fails_is_a_result(here, monkeypatch):
     monkeypatch.setattr(suite, "each_from_fresh", failing)
     found = suite._fit(("this", "linear", Path(), 100), 3, 1.0, reference())
     assert (found["seed"], found["failed"]) == (3, "MemoryError: too much")
+
+
+def test_a_reference_of_another_model_is_refused(tmp_path):
+    kept = {"model": "Regression(...)", "command": "python -m benchmarks.suite_references"}
+    (tmp_path / "linear-100.json").write_text(json.dumps(kept), "utf-8")
+    with pytest.raises(BenchmarkError, match=r"linear-100\.json is of another model.*suite_ref"):
+        find("linear", 100, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_references_are_of_these_models(path):
+    name, _, n_rows = path.stem.rpartition("-")
+    reference = find(name, int(n_rows))
+    assert reference.mean.shape == reference.posterior_sd.shape == (MODELS[name].size,)
+    if reference.nuts_mean is not None:
+        assert json.loads(path.read_text("utf-8"))["r_hat"] < MOST_R_HAT

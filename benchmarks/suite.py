@@ -67,8 +67,8 @@ long; that of NumPyro is that of a whole run, up to four times too long.
 **From NUTS** is how far the best mean-field Gaussian itself is from the means of the posterior, in
 its standard deviations: no fit of independent normals can be nearer. Its standard deviations are
 too small where parameters are correlated; a fit is held against those of the Gaussian. Posterior
-standard deviations are those by NUTS or of the normal distribution at the mode; for 10,000 groups
-those of the Gaussian.
+standard deviations are those by NUTS, or by the inverse of the expected curvature; without draws,
+and with more than 500 parameters, those of the Gaussian, which are not larger.
 
 The second table says how each fit ended. Only this package ends by itself and says whether it
 converged; passes are rows that were read over rows of the table."""

@@ -14,18 +14,18 @@ from pymc_streaming.diagnosis.curvature import (
     rows_curvature,
     with_diagonal,
 )
-from pymc_streaming.vi.guides import FullRankGuide, Guide
+from pymc_streaming.vi.dense import Dense, DenseCurvature, DenseDerivatives, DenseGaussian
+from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.passes import Derivatives
-from pymc_streaming.vi.signs import Signs, sign_patterns
+from pymc_streaming.vi.signs import Signs
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["MOST_DENSE", "Distance", "distance_of", "points_for"]
+__all__ = ["MOST_DENSE", "Distance", "distance_of", "distance_of_dense"]
 
 #: Parameters of which the whole matrix of curvature is looked at.
 MOST_DENSE = 1_000
-_TOO_MANY = f"more than {MOST_DENSE:,} parameters"
-TOO_MANY, LEAST = f"not computed: {_TOO_MANY}", f"at least that: {_TOO_MANY}"
+LEAST = f"at least that: more than {MOST_DENSE:,} parameters"
 NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
 # Pairs of points around which the prior of more parameters is looked at.
 _PRIOR_POINTS = 8
@@ -64,44 +64,22 @@ class Distance:
     diagonal: np.ndarray | None
 
 
-@dataclass(frozen=True)
-class _Along(Signs):
-    """Signs along the axes of a dense normal."""
-
-    factor: np.ndarray
-
-    def around(self, location: np.ndarray, scale: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        deviations = self.patterns @ self.factor.T
-        return np.concatenate([location + deviations, location - deviations])
-
-
-def points_for(guide: Guide, colours: np.ndarray, random: np.random.Generator) -> Signs:
-    """Points whose average is the expectation under the Gaussian, up to cubic polynomials."""
-    if isinstance(guide, FullRankGuide):
-        signs = sign_patterns(np.arange(guide.size), random)
-        return _Along(signs.patterns, signs.colours, guide.cholesky)
-    return sign_patterns(colours, random)
-
-
 def distance_of(
-    guide: Guide,
-    terms: Terms,
-    signs: Signs,
+    family: MeanField,
+    q: Gaussian,
     derivatives: Derivatives,
     rows: Curvature,
     deviations: np.ndarray,
     random: np.random.Generator,
 ) -> Distance:
-    """Take a Newton step on the derivatives of all rows.
+    """Take the step that the exact fit would take next, for independent normals.
 
     Parameters
     ----------
-    guide : Guide
-        The Gaussian.
-    terms : Terms
+    family : MeanField
         The model.
-    signs : Signs
-        Where `derivatives` were taken.
+    q : Gaussian
+        The Gaussian.
     derivatives : Derivatives
         Of the expected log-likelihood of all rows.
     rows : Curvature
@@ -111,36 +89,15 @@ def distance_of(
     random : numpy.random.Generator
         For the signs.
     """
-    dense = guide.size <= MOST_DENSE
-    matrix = rows_curvature(rows, guide.size) if dense else None
-    if isinstance(guide, FullRankGuide):
-        if matrix is None:
-            bent = _products(terms, signs, guide, rows, deviations)
-            gradient = derivatives.gradient + _prior_gradient(terms, signs, guide)
-            return Distance(None, None, None, TOO_MANY, gradient, bent, None)
-        return _of_dense(guide, terms, signs, derivatives, matrix, deviations, random)
-    return _of_independent(guide, terms, signs, derivatives, rows, matrix, deviations, random)
-
-
-def _of_independent(
-    guide: Guide,
-    terms: Terms,
-    signs: Signs,
-    derivatives: Derivatives,
-    rows: Curvature,
-    matrix: np.ndarray | None,
-    deviations: np.ndarray,
-    random: np.random.Generator,
-) -> Distance:
-    """What the exact fit would do next."""
-    q = Gaussian(guide.location, guide.scales)
+    terms, signs, size = family.terms, family.signs, len(q.location)
+    matrix = rows_curvature(rows, size) if size <= MOST_DENSE else None
     _, in_location, in_scale = expected_prior(terms, signs, q)
     diagonal = derivatives.curvature - in_scale / q.scale**2
     times = rows.times
     if matrix is None:
-        bent = _products(terms, signs, guide, rows, deviations)
+        bent = _products(terms, signs, q, rows, deviations)
         shrinkage = least_shrinkage(
-            lambda v: _products(terms, signs, guide, rows, v[None])[0], diagonal, random
+            lambda v: _products(terms, signs, q, rows, v[None])[0], diagonal, random
         )
     else:
         matrix = with_diagonal(matrix, derivatives.curvature)
@@ -161,46 +118,40 @@ def _of_independent(
     return Distance(step, log_scale, shrinkage, missing, gradient, bent, diagonal)
 
 
-def _of_dense(
-    guide: FullRankGuide,
-    terms: Terms,
-    signs: Signs,
-    derivatives: Derivatives,
-    matrix: np.ndarray,
-    deviations: np.ndarray,
-    random: np.random.Generator,
+def distance_of_dense(
+    family: Dense, q: DenseGaussian, found: DenseDerivatives, deviations: np.ndarray
 ) -> Distance:
-    gradient = derivatives.gradient + _prior_gradient(terms, signs, guide)
-    whole = matrix + prior_curvature_matrix(terms, guide.location, guide.sd, random)
-    covariance = inverse(whole)
-    if covariance is None:
-        return Distance(None, None, None, NO_MAXIMUM, gradient, deviations @ whole, None)
-    sd = np.sqrt(np.diag(covariance))
-    return Distance(
-        covariance @ gradient / sd,
-        np.log(sd / guide.sd),
-        None,
-        "",
-        gradient,
-        deviations @ whole,
-        None,
-    )
+    """Take the step that the exact fit would take next, for a dense normal.
 
-
-def _prior_gradient(terms: Terms, signs: Signs, guide: Guide) -> np.ndarray:
-    _, gradients = terms.prior(signs.around(guide.location, guide.sd))
-    mean: np.ndarray = gradients.mean(axis=0)
-    return mean
+    Parameters
+    ----------
+    family : Dense
+        The model.
+    q : DenseGaussian
+        The Gaussian.
+    found : DenseDerivatives
+        Of the expected log-likelihood of all rows.
+    deviations : ndarray, shape (k, d)
+        Of draws from the location.
+    """
+    in_location, of_prior = family.prior(q)
+    whole, gradient = found.curvature + of_prior, found.gradient + in_location
+    bent = deviations @ whole
+    if not family.has_maximum(q, found):
+        return Distance(None, None, None, NO_MAXIMUM, gradient, bent, None)
+    new = family.best(q, found, DenseCurvature(found.curvature), _FARTHEST)
+    step = np.clip((new.location - q.location) / new.scale, -_FARTHEST, _FARTHEST)
+    return Distance(step, np.log(new.scale / q.scale), None, "", gradient, bent, None)
 
 
 def _products(
-    terms: Terms, signs: Signs, guide: Guide, rows: Curvature, directions: np.ndarray
+    terms: Terms, signs: Signs, q: Gaussian, rows: Curvature, directions: np.ndarray
 ) -> np.ndarray:
     """Products of the whole curvature with vectors, shape (k, d), without the matrix."""
     # The prior of effects of unknown spread bends another way at the means than it does in
     # expectation: so it is looked at around some points, and their mirror images.
     some = replace(signs, patterns=signs.patterns[:_PRIOR_POINTS])
-    points = some.around(guide.location, guide.sd)
+    points = some.around(q.location, q.scale)
     products = np.empty_like(directions)
     for product, direction in zip(products, directions, strict=True):
         _, ahead = terms.prior(points + direction)

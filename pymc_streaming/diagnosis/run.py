@@ -12,7 +12,12 @@ from pytensor.tensor.variable import TensorVariable
 from pymc_streaming.arguments import whole_number
 from pymc_streaming.diagnosis.importance import Importance, k_threshold, weigh
 from pymc_streaming.diagnosis.judge import findings_of
-from pymc_streaming.diagnosis.optimum import MOST_DENSE, Distance, distance_of, points_for
+from pymc_streaming.diagnosis.optimum import (
+    MOST_DENSE,
+    Distance,
+    distance_of,
+    distance_of_dense,
+)
 from pymc_streaming.diagnosis.reading import Reading
 from pymc_streaming.diagnosis.reasons import shares
 from pymc_streaming.diagnosis.records import Diagnosis, GroupCounts
@@ -22,8 +27,10 @@ from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores
+from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
 from pymc_streaming.vi.guides import FullRankGuide, Guide
-from pymc_streaming.vi.passes import PASS_NOISE, Sample, pass_over
+from pymc_streaming.vi.meanfield import MeanField
+from pymc_streaming.vi.passes import Sample
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import sample_size
 from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
@@ -32,8 +39,6 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["diagnose"]
 
-# Relative error of curvatures: that of a fit in exact passes.
-_NOISE = 0.012
 # Fewer draws have too few in the tail.
 _FEWEST_DRAWS = 100
 # Rows that tell which parameters add to each other's slopes.
@@ -101,28 +106,56 @@ def diagnose(
         points = np.stack([fitted.draw(each) for each in noise])
         reading = Reading(loader, terms, points, groups, progress)
         table = WithRareGroups(reading, groups, sample)
-        signs = points_for(fitted, colours, random)
-        is_dense = isinstance(fitted, FullRankGuide)
         progress.begin("diagnosing")
-        derivatives = pass_over(
-            table, terms, signs, fitted.location, fitted.sd, PASS_NOISE if is_dense else _NOISE
-        )
-        progress.begin("judging")
+        deviations = points - fitted.location
+        if isinstance(fitted, FullRankGuide):
+            distance = _far_of_dense(method, terms, fitted, table, deviations, random)
+        else:
+            distance = _far(terms, fitted, table, reading, colours, deviations, random)
         with np.errstate(all="ignore"):
             log_ratios = reading.values + terms.prior(points)[0] - fitted.log_density(noise)
-        distance = None
-        if derivatives.are_finite:
-            ratio = table.n_rows / sample.n_rows
-            rows = table.extended_sample()
-            rows = weighted(rows, groups, *_group_sizes(fitted, rows, ratio, reading, groups))
-            around = _of_sample(terms, fitted, sample, colours, random)
-            curvature = Curvature(terms, rows, around, ratio)
-            deviations = points - fitted.location
-            distance = distance_of(fitted, terms, signs, derivatives, curvature, deviations, random)
     found = _as_diagnosis(
         method, fitted, own.total_size, reading, groups, log_ratios, noise, points, distance
     )
     return replace(found, findings=findings_of(found, reading.bad))
+
+
+def _far(
+    terms: Terms,
+    fitted: Guide,
+    table: WithRareGroups,
+    reading: Reading,
+    colours: np.ndarray,
+    deviations: np.ndarray,
+    random: np.random.Generator,
+) -> Distance | None:
+    """How far independent normals are from their optimum; None if that is not finite."""
+    family = MeanField(terms, sign_patterns(colours, random))
+    finer, q = family.finer(random), Gaussian(fitted.location, fitted.scales)
+    derivatives = finer.look(table, q)
+    if not derivatives.are_finite:
+        return None
+    ratio, rows = table.n_rows / table.sample.n_rows, table.extended_sample()
+    sizes = _group_sizes(fitted, rows, ratio, reading, table.groups)
+    rows = weighted(rows, table.groups, *sizes)
+    curvature = Curvature(terms, rows, _of_sample(family, fitted, table.sample), ratio)
+    return distance_of(finer, q, derivatives, curvature, deviations, random)
+
+
+def _far_of_dense(
+    method: str,
+    terms: Terms,
+    fitted: FullRankGuide,
+    table: WithRareGroups,
+    deviations: np.ndarray,
+    random: np.random.Generator,
+) -> Distance | None:
+    """The same for a dense normal."""
+    patterns = sign_patterns(np.arange(fitted.size), random).patterns
+    family = Dense(terms, patterns, SPREADS[method] or SPREAD).finer()
+    q = DenseGaussian(fitted.location, fitted.cholesky)
+    found = family.look(table, q)
+    return distance_of_dense(family, q, found, deviations) if found.are_finite else None
 
 
 def _check_loader(loader: DataLoader, own: DataLoader) -> None:
@@ -165,13 +198,11 @@ def _group_sizes(
     return of_sample, of_table
 
 
-def _of_sample(
-    terms: Terms, guide: Guide, sample: Sample, colours: np.ndarray, random: np.random.Generator
-) -> Gaussian:
+def _of_sample(family: MeanField, guide: Guide, sample: Sample) -> Gaussian:
     """Independent normals as narrow as the sample alone makes them, around the location."""
-    signs, near = sign_patterns(colours, random), Gaussian(guide.location, np.log(guide.sd))
-    of_rows = pass_over(sample, terms, signs, near.location, near.scale).curvature
-    whole = np.abs(of_rows) + np.abs(prior_curvature(terms, signs, near))
+    near = Gaussian(guide.location, np.log(guide.sd))
+    of_prior = prior_curvature(family.terms, family.signs, near)
+    whole = np.abs(family.look(sample, near).curvature) + np.abs(of_prior)
     with np.errstate(all="ignore"):
         log_scale = np.where(whole > 0, -0.5 * np.log(whole), near.log_scale)
     return Gaussian(guide.location, log_scale)

@@ -16,7 +16,7 @@ from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.ascent import Ascent, Moved, Status
 from pymc_streaming.vi.binding import Binding
-from pymc_streaming.vi.dense import LAPLACE_SPREAD, SPREAD
+from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.nonfinite import explain
@@ -26,9 +26,6 @@ from pymc_streaming.vi.start import Start, start_from
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "FitResult"]
-
-# How far from the mean a method looks, in standard deviations; None for independent normals.
-_SPREADS = {"advi": None, "fullrank_advi": SPREAD, "laplace": LAPLACE_SPREAD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class ExactFit:
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self._binding, self._guide = binding, guide
-        self._spread = _SPREADS[method]
+        self._spread = SPREADS[method]
         _check_size(method, guide)
         self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
         _check_any_number_of_rows(self._terms, guide, batch)
@@ -238,7 +235,7 @@ class ExactFit:
 
 def _check_size(method: str, guide: Guide) -> None:
     """Refuse a covariance of too many parameters."""
-    if _SPREADS[method] is not None and guide.size > MOST_COLUMNS:
+    if SPREADS[method] is not None and guide.size > MOST_COLUMNS:
         raise ArgumentError(
             f"method={method!r} has a covariance of all {guide.size:,} parameters, which is fitted "
             f"in exact passes for at most {MOST_COLUMNS:,}. Use method='advi'."

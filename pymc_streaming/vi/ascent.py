@@ -13,19 +13,19 @@ far.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, NotFinite, Table
+from pymc_streaming.vi.passes import NotFinite, Table
 
 __all__ = ["Ascent", "Correctable", "Family", "Found", "Moved", "Normal", "Status", "ascend"]
 
 
-# Changes of log scales up to here come of the means.
-_FOLLOWING = 0.03
+# Changes of log scales up to here come of the means; and up to here, of fewer points before.
+_FOLLOWING, _FINER = 0.03, 0.1
 
 
 class Status(enum.Enum):
@@ -108,10 +108,10 @@ class Correctable(Protocol):
 class Family[Q: Normal, D: Found](Protocol):
     """What an ascent needs to know of a kind of Gaussian."""
 
-    def look(self, table: Table, q: Q, noise: float) -> D:
-        """Go over a table once, for curvatures with a relative error of `noise`."""
+    def look(self, table: Table, q: Q) -> D:
+        """Go over a table once."""
 
-    def points(self, n_rows: int, noise: float) -> int:
+    def points(self, n_rows: int) -> int:
         """Points at which that looks at each row."""
 
     def best(self, q: Q, found: D, curvature: Any, radius: float) -> Q:
@@ -150,7 +150,7 @@ class Ascent[Q: Normal]:
 
 
 def ascend[Q: Normal, D: Found](
-    family: Family[Q, D],
+    families: Sequence[Family[Q, D]],
     table: Table,
     q: Q,
     curvature: Callable[[Q, D], Correctable],
@@ -159,7 +159,6 @@ def ascend[Q: Normal, D: Found](
     radius: float = np.inf,
     step_tolerance: float = 0.02,
     scale_tolerance: float = 0.005,
-    scale_noise: float = SCALE_NOISE,
     max_passes: int = 20,
     seen: Callable[[Moved], None] | None = None,
 ) -> Ascent[Q]:
@@ -167,8 +166,8 @@ def ascend[Q: Normal, D: Found](
 
     Parameters
     ----------
-    family : Family
-        The kind of Gaussian, with the model.
+    families : sequence of Family
+        The kind of Gaussian, with the model: looking at few points, then at more.
     table : Table
         The rows.
     q : Gaussian
@@ -184,9 +183,6 @@ def ascend[Q: Normal, D: Found](
         far as the last moves tell.
     scale_tolerance : float, default 0.005
         The same for log scales.
-    scale_noise : float, default 0.012
-        Relative error that is allowed in the curvatures in the end. A last pass is made for them if
-        those before it looked at too few points of each chunk.
     max_passes : int, default 20
         Passes that may be made.
     seen : callable
@@ -204,12 +200,14 @@ def ascend[Q: Normal, D: Found](
     """
     trail: list[Moved] = []
     passes, kept, before = 0, True, None
+    family, *others = families
     try:
-        found = family.look(table, q, PASS_NOISE)
+        found = family.look(table, q)
         passes += 1
         if not found.are_finite:
             raise NotFinite(q.location)
         bend = curvature(q, found)
+        finer = False
         while True:
             new = family.best(q, found, bend, radius)
             moved = Moved(passes, *family.moved(q, new), kept)
@@ -218,7 +216,12 @@ def ascend[Q: Normal, D: Found](
                 seen(moved)
             # A step that was cut short tells nothing of the way that is left.
             free = moved.step < 0.5 * radius
-            if free and _arrives(moved, before, step_tolerance, scale_tolerance):
+            # What is seen better for the first time has other scales, if not by much.
+            tolerance = max(scale_tolerance, _FINER) if finer else scale_tolerance
+            arrived = free and _arrives(moved, before, step_tolerance, tolerance)
+            others = [each for each in others if _looks_closer(each, family, table)]
+            finer = arrived and bool(others)
+            if arrived and not finer:
                 q, status = new, _at_rest(family, new, found)
                 break
             if passes >= max_passes:
@@ -227,7 +230,12 @@ def ascend[Q: Normal, D: Found](
             if not kept and moved.step < step_tolerance / 16:
                 status = Status.STALLED
                 break
-            there = family.look(table, new, PASS_NOISE)
+            if finer:
+                (family, *others), q, before = others, new, moved
+                found = family.look(table, q)
+                passes += 1
+                continue
+            there = family.look(table, new)
             passes += 1
             # In nats: less is noise, and would not matter.
             kept = there.are_finite and family.rise((q, found), (new, there)) > -0.01
@@ -242,17 +250,15 @@ def ascend[Q: Normal, D: Found](
             else:
                 before = None
                 radius = 0.25 * min(radius, moved.step)
-        on_the_way, in_the_end = (
-            family.points(table.n_rows, noise) for noise in (PASS_NOISE, scale_noise)
-        )
-        if status.converged and in_the_end > on_the_way:
-            exact = family.look(table, q, scale_noise)
-            passes += 1
-            q = family.best(q, exact, bend, radius)
-            status = _at_rest(family, q, exact)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Ascent(q, status, passes, tuple(trail))
+
+
+def _looks_closer[Q: Normal, D: Found](
+    one: Family[Q, D], other: Family[Q, D], table: Table
+) -> bool:
+    return one.points(table.n_rows) > other.points(table.n_rows)
 
 
 def _at_rest[Q: Normal, D: Found](family: Family[Q, D], q: Q, found: D) -> Status:

@@ -23,12 +23,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 
-from pymc_streaming.vi.passes import SCALE_NOISE, Table, slopes_over
+from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, Table, slopes_over
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
     "LAPLACE_SPREAD",
     "SPREAD",
+    "SPREADS",
     "Dense",
     "DenseCurvature",
     "DenseDerivatives",
@@ -38,6 +39,8 @@ __all__ = [
 # The spread s of the points: of a Gaussian, and of Laplace's approximation. The error of a
 # curvature by differences over s standard deviations is of the order of s squared over the rows.
 SPREAD, LAPLACE_SPREAD = 1.0, 0.03
+#: By method of the trainer; None for independent normals.
+SPREADS = {"advi": None, "fullrank_advi": SPREAD, "laplace": LAPLACE_SPREAD}
 # In a pass, no variance becomes larger or smaller than by this factor.
 _MOST = np.exp(3.0)
 # Looks at the prior on the way to the highest point of the surrogate, and how near is enough.
@@ -131,6 +134,8 @@ class Dense:
         Signs with orthogonal columns, see `sign_patterns`.
     spread : float
         `SPREAD`, or `LAPLACE_SPREAD`.
+    noise : float, default 0.1
+        Relative error of a curvature, about; see `points`.
 
     References
     ----------
@@ -144,23 +149,28 @@ class Dense:
     terms: Terms
     patterns: np.ndarray
     spread: float
+    noise: float = PASS_NOISE
 
-    def points(self, n_rows: int, noise: float) -> int:
+    def finer(self) -> Dense:
+        """The same, with more points."""
+        return Dense(self.terms, self.patterns, self.spread, SCALE_NOISE)
+
+    def points(self, n_rows: int) -> int:
         r"""At which a pass looks at each row.
 
         What p of k pairs leave of an entry of the whitened curvature is about
         :math:`\sqrt{2 d / (n p)}`; of a standard deviation, that, and its square times d through
         the inverse.
         """
-        d = self.terms.size
+        d, noise = self.terms.size, self.noise
         wanted = math.ceil(max(4.0 * d / (n_rows * noise**2), 2.0 * d**2 / (n_rows * noise)))
         return 2 * min(1 << (wanted - 1).bit_length(), len(self.patterns))
 
-    def look(self, table: Table, q: DenseGaussian, noise: float) -> DenseDerivatives:
+    def look(self, table: Table, q: DenseGaussian) -> DenseDerivatives:
         """Go over all rows once."""
-        points = self.points(table.n_rows, noise)
+        points = self.points(table.n_rows)
         gradient, half = slopes_over(table, self.terms, self._around(q), points // 2)
-        reliable = points == self.points(table.n_rows, SCALE_NOISE)
+        reliable = points == self.finer().points(table.n_rows)
         return DenseDerivatives(gradient, self._curvature(half, q), reliable)
 
     def best(
@@ -170,7 +180,7 @@ class Dense:
         of_rows = found.curvature if found.reliable else curvature.matrix
         new = q
         for _ in range(_LOOKS):
-            gradient, of_prior = self._prior(new)
+            gradient, of_prior = self.prior(new)
             gradient += found.gradient - of_rows @ (new.location - q.location)
             inverse, move = self._newton(q, of_rows + of_prior, gradient)
             location = new.location + move
@@ -196,7 +206,7 @@ class Dense:
         """Whether the log-density bends down in every direction, or it is not known yet."""
         if not found.reliable:
             return True
-        _, of_prior = self._prior(q)
+        _, of_prior = self.prior(q)
         whole = q.cholesky.T @ (found.curvature + of_prior) @ q.cholesky
         return bool(np.linalg.eigvalsh(whole)[0] > 0.0)
 
@@ -210,7 +220,7 @@ class Dense:
         covariance = end[0].cholesky @ end[0].cholesky.T - start[0].cholesky @ start[0].cholesky.T
         rise = 0.0
         for q, found in (start, end):
-            gradient, curvature = self._prior(q)
+            gradient, curvature = self.prior(q)
             rise += 0.5 * (gradient + found.gradient) @ location
             if found.reliable and self.spread == SPREAD:
                 inverse = cho_solve((q.cholesky, True), np.eye(len(location)))
@@ -228,7 +238,7 @@ class Dense:
             The curvature.
         """
         q = DenseGaussian(location, np.diag(scale))
-        _, of_prior = self._prior(q)
+        _, of_prior = self.prior(q)
         inverse, _ = self._newton(q, of_rows + of_prior, np.zeros_like(location), 1e12)
         return DenseGaussian(location, inverse)
 
@@ -247,7 +257,7 @@ class Dense:
         )
         return curvature
 
-    def _prior(self, q: DenseGaussian) -> tuple[np.ndarray, np.ndarray]:
+    def prior(self, q: DenseGaussian) -> tuple[np.ndarray, np.ndarray]:
         """Expected gradient and curvature of all that is not of rows."""
         _, gradients = self.terms.prior(self._around(q))
         n = len(self.patterns)

@@ -11,7 +11,7 @@ from pymc_streaming.vi.ascent import Ascent, Moved, ascend
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import Dense, DenseCurvature, DenseDerivatives, DenseGaussian
 from pymc_streaming.vi.guides import Guide
-from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, Derivatives, Sample, Table
+from pymc_streaming.vi.passes import Derivatives, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import Start, fit_roughly
 from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
@@ -69,13 +69,13 @@ def fit_exactly(
         "seen": seen,
     }
     if spread is None:
-        return _independent(start, watched, options)
+        return _independent(start, watched, random, options)
     patterns = sign_patterns(np.arange(guide.size), random).patterns
     return _dense(Dense(family.terms, patterns, spread), watched, start.q, options)
 
 
 def _independent(
-    start: Start, table: WithRareGroups, options: Mapping[str, Any]
+    start: Start, table: WithRareGroups, random: np.random.Generator, options: Mapping[str, Any]
 ) -> Ascent[Gaussian]:
     """Fit independent normals to a table."""
     family, anchor, ratio = start.family, start.q, table.n_rows / table.sample.n_rows
@@ -83,28 +83,28 @@ def _independent(
     def curvature(_: Gaussian, of_table: Derivatives) -> Curvature:
         rows = table.extended_sample()
         if table.groups:
-            of_rows = family.look(rows, anchor, PASS_NOISE).curvature
+            of_rows = family.look(rows, anchor).curvature
             rows = weighted(rows, table.groups, ratio * of_rows, of_table.curvature)
         return Curvature(family.terms, rows, anchor, ratio)
 
     q = start.of_table(table.sample, table.n_rows)
-    return ascend(family, table, q, curvature, **options)
+    return ascend([family, family.finer(random)], table, q, curvature, **options)
 
 
 def _dense(
     family: Dense, table: WithRareGroups, q: Gaussian, options: Mapping[str, Any]
 ) -> Ascent[DenseGaussian]:
     """Fit a dense normal to a table, from independent ones of its sample."""
-    ratio = table.n_rows / table.sample.n_rows
+    ratio, finer = table.n_rows / table.sample.n_rows, family.finer()
 
     def own(_: DenseGaussian, found: DenseDerivatives) -> DenseCurvature:
         return DenseCurvature(found.curvature)
 
     first = DenseGaussian(q.location, np.diag(q.scale))
-    of_sample = family.look(table.sample, first, SCALE_NOISE).curvature
+    of_sample = finer.look(table.sample, first).curvature
     start = family.start(q.location, q.scale, of_sample)
     anchor = fit_roughly(family, table.sample, start, own, np.inf).q
-    of_sample = family.look(table.sample, anchor, SCALE_NOISE).curvature
+    of_sample = finer.look(table.sample, anchor).curvature
 
     def curvature(_: DenseGaussian, of_table: DenseDerivatives) -> DenseCurvature:
         if of_table.reliable:
@@ -112,11 +112,11 @@ def _dense(
         of_rows = of_sample
         if table.groups:
             rows = table.extended_sample()
-            expected = ratio * np.diag(family.look(rows, anchor, SCALE_NOISE).curvature)
+            expected = ratio * np.diag(finer.look(rows, anchor).curvature)
             rows = weighted(rows, table.groups, expected, np.diag(of_table.curvature))
-            of_rows = family.look(rows, anchor, SCALE_NOISE).curvature
+            of_rows = finer.look(rows, anchor).curvature
         return DenseCurvature(ratio * of_rows)
 
     start = family.start(anchor.location, anchor.scale / np.sqrt(ratio), ratio * of_sample)
     # The scale that changes most is that of the worst of all directions, not of the parameters.
-    return ascend(family, table, start, curvature, scale_tolerance=0.01, **options)
+    return ascend([family, finer], table, start, curvature, scale_tolerance=0.01, **options)

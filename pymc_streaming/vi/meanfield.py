@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pymc_streaming.vi.passes import Derivatives, Table, pairs_of_a_chunk, pass_over
-from pymc_streaming.vi.signs import Signs
+from pymc_streaming.vi.passes import (
+    PASS_NOISE,
+    SCALE_NOISE,
+    Derivatives,
+    Table,
+    pairs_of_a_chunk,
+    pass_over,
+)
+from pymc_streaming.vi.signs import Signs, with_lengths
 from pymc_streaming.vi.surrogate import (
     Curvature,
     Gaussian,
@@ -30,18 +37,25 @@ class MeanField:
         The model.
     signs : Signs
         Where expectations are taken.
+    noise : float, default 0.1
+        Relative error of a curvature, about; see `pairs_of_a_chunk`.
     """
 
     terms: Terms
     signs: Signs
+    noise: float = PASS_NOISE
 
-    def look(self, table: Table, q: Gaussian, noise: float) -> Derivatives:
+    def finer(self, random: np.random.Generator) -> MeanField:
+        """The same, with more points: see `with_lengths`."""
+        return MeanField(self.terms, with_lengths(self.signs, random), SCALE_NOISE)
+
+    def look(self, table: Table, q: Gaussian) -> Derivatives:
         """See `pass_over`."""
-        return pass_over(table, self.terms, self.signs, q.location, q.scale, noise)
+        return pass_over(table, self.terms, self.signs, q.location, q.scale, self.noise)
 
-    def points(self, n_rows: int, noise: float) -> int:
+    def points(self, n_rows: int) -> int:
         """At which a pass looks at each row."""
-        return 2 * pairs_of_a_chunk(self.signs, n_rows, noise)
+        return 2 * pairs_of_a_chunk(self.signs, n_rows, self.noise)
 
     def best(
         self, q: Gaussian, found: Derivatives, curvature: Curvature, radius: float

@@ -158,7 +158,7 @@ def pairs_of_a_chunk(signs: Signs, n_rows: int, noise: float) -> int:
     >>> pairs_of_a_chunk(signs, 1_000_000, 0.1), pairs_of_a_chunk(signs, 1_000_000, 0.01)
     (1, 4)
     """
-    wanted = math.ceil(4.0 * len(signs.colours) / (n_rows * noise**2))
+    wanted = max(signs.together, math.ceil(4.0 * len(signs.colours) / (n_rows * noise**2)))
     return min(1 << (wanted - 1).bit_length(), len(signs.patterns))
 
 

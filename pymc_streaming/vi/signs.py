@@ -7,6 +7,10 @@ parameter's own sign is the curvature in its direction alone: what the others ad
 
 That takes a column for each parameter; but parameters of which no row of the table has two, such as
 the effects of groups, add nothing to each other, and share a column: a *colour*.
+
+Of such effects some are known by few rows, or by none, and are as wide as their prior, which is too
+wide for cubic polynomials. `with_lengths` looks at each pattern at four lengths, short and long,
+whose squares and fourth powers average to those of a Gaussian.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import hadamard
 
-__all__ = ["MOST_COLUMNS", "Signs", "sign_patterns"]
+__all__ = ["MOST_COLUMNS", "Signs", "sign_patterns", "with_lengths"]
 
 #: More colours than this are told apart by random signs, which are nearly orthogonal.
 MOST_COLUMNS = 2048
+# One long and three short ones: the mean of their squares is 1, of their fourth powers 3.
+_LENGTHS = np.sqrt([1.0 + np.sqrt(6.0), *[1.0 - np.sqrt(2.0 / 3.0)] * 3])
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,16 @@ class Signs:
     Parameters
     ----------
     patterns : ndarray of float64, shape (k, d)
-        Of 1 and -1; k is a power of two.
+        Of 1 and -1, possibly times a length; k is a power of two.
     colours : ndarray of int, shape (d,)
         Columns of parameters with different colours are orthogonal.
+    together : int, default 1
+        So many patterns after one another are the same, at different lengths.
     """
 
     patterns: np.ndarray
     colours: np.ndarray
+    together: int = 1
 
     @property
     def n_colours(self) -> int:
@@ -78,3 +87,30 @@ def sign_patterns(colours: np.ndarray, random: np.random.Generator) -> Signs:
         columns = random.choice([-1.0, 1.0], size=(MOST_COLUMNS, n_colours))
     patterns = columns[:, colours] * random.choice([-1.0, 1.0], size=len(colours))
     return Signs(np.ascontiguousarray(patterns), colours)
+
+
+def with_lengths(signs: Signs, random: np.random.Generator) -> Signs:
+    """The same patterns, for parameters that share a colour each at four lengths.
+
+    Parameters
+    ----------
+    signs : Signs
+        Patterns of 1 and -1.
+    random : numpy.random.Generator
+        For which parameter is long when.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> longer = with_lengths(sign_patterns(np.array([0, 1, 1]), random), random)
+    >>> [(longer.patterns**power).mean(axis=0).round(12).tolist() for power in (2, 4)]
+    [[1.0, 1.0, 1.0], [1.0, 3.0, 3.0]]
+    """
+    shared = np.flatnonzero(np.bincount(signs.colours)[signs.colours] > 1)
+    if not len(shared):
+        return signs
+    lengths = np.ones((len(_LENGTHS), len(signs.colours)))
+    turns = random.integers(len(_LENGTHS), size=len(shared))
+    lengths[:, shared] = _LENGTHS[(np.arange(len(_LENGTHS))[:, None] + turns) % len(_LENGTHS)]
+    patterns = (signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours))
+    return Signs(patterns, signs.colours, len(_LENGTHS))

@@ -15,7 +15,7 @@ from pymc_streaming.vi.ascent import Ascent, Correctable, Family, Found, Normal,
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import Modes, find_modes
-from pymc_streaming.vi.passes import PASS_NOISE, Derivatives, Sample
+from pymc_streaming.vi.passes import Derivatives, Sample
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.structure import colours_of
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
@@ -62,7 +62,7 @@ class Start:
 
     def of_table(self, sample: Sample, n_rows: int) -> Gaussian:
         """The same for as many rows as the table has: with narrower scales."""
-        of_sample = self.family.look(sample, self.q, PASS_NOISE).curvature
+        of_sample = self.family.look(sample, self.q).curvature
         of_prior = prior_curvature(self.family.terms, self.family.signs, self.q)
         whole = np.maximum(n_rows / sample.n_rows * of_sample, 0.0) + of_prior
         known = -0.5 * np.log(np.maximum(whole, 1e-300))
@@ -155,7 +155,7 @@ def fit_roughly[Q: Normal, D: Found](
 ) -> Ascent[Q]:
     """An ascent that ends as soon as more would not show beside the error of the sample."""
     ascent = ascend(
-        family,
+        [family],
         sample,
         q,
         curvature,
@@ -163,7 +163,6 @@ def fit_roughly[Q: Normal, D: Found](
         radius=radius,
         step_tolerance=_ROUGH,
         scale_tolerance=_ROUGH,
-        scale_noise=PASS_NOISE,
         max_passes=40,
     )
     if ascent.status is Status.INTERRUPTED:
@@ -174,6 +173,6 @@ def fit_roughly[Q: Normal, D: Found](
 def _guess(family: MeanField, location: np.ndarray, sample: Sample) -> Gaussian:
     """A Gaussian at a location, with scales by the curvature there."""
     near = Gaussian(location.copy(), np.full(len(location), np.log(1e-3)))
-    of_rows = family.look(sample, near, PASS_NOISE).curvature
+    of_rows = family.look(sample, near).curvature
     whole = of_rows + prior_curvature(family.terms, family.signs, near)
     return Gaussian(near.location, -0.5 * np.log(np.clip(np.abs(whole), 1e-2, 1e12)))

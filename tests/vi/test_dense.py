@@ -14,7 +14,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import LAPLACE_SPREAD, SPREAD, Dense, DenseCurvature, DenseGaussian
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import FullRankGuide
-from pymc_streaming.vi.passes import SCALE_NOISE, Sample
+from pymc_streaming.vi.passes import Sample
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import start_from
 from pymc_streaming.vi.terms import Terms
@@ -149,7 +149,7 @@ def test_curvature_of_a_parabola_is_exact_over_all_patterns() -> None:
     family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)).patterns, SPREAD)
     X, y = known.data["X"], known.data["y"]
     location, factor = np.array([0.1, 0.2, -0.3, 0.4, 0.5]), np.linalg.cholesky(known.covariance)
-    found = family.look(Sample(known.data), DenseGaussian(location, factor), 1e-6)
+    found = family.finer().look(Sample(known.data), DenseGaussian(location, factor))
     assert found.reliable
     np.testing.assert_allclose(found.gradient, X.T @ (y - X @ location), rtol=1e-9)
     np.testing.assert_allclose(found.curvature, X.T @ X, rtol=1e-9)
@@ -169,5 +169,5 @@ def test_points_are_more_the_fewer_rows_there_are() -> None:
     known = correlated_linear(2_000)
     _, terms, _ = parts_of(model_of(known), known.data)
     family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)).patterns, SPREAD)
-    assert family.points(10**7, SCALE_NOISE) == 2
-    assert family.points(10**3, SCALE_NOISE) == 16
+    assert family.finer().points(10**7) == 2
+    assert family.finer().points(10**3) == 16

@@ -728,7 +728,7 @@ def test_each_setting_changes_the_decision(monkeypatch) -> None:
 
 
 def test_a_table_that_was_to_stay_in_memory_and_does_not_fit(caplog) -> None:
-    limit = psutil.Process().memory_info().rss + 2**29
+    limit = psutil.Process().memory_info().rss + 2**30
     source = Counted(10**9, 1)  # as it says
     trainer, _ = trainer_with(source, strategy="in_memory", memory_limit=limit)
     for n, strategy in ((None, "accumulate"), (10, "streaming")):

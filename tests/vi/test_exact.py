@@ -6,6 +6,7 @@ import numpy as np
 import pymc as pm
 import pytest
 from pytensor.compile.mode import Mode
+from scipy.optimize import minimize
 
 from pymc_streaming import DataLoader
 from pymc_streaming.vi.ascent import Status
@@ -141,3 +142,67 @@ def test_a_posterior_without_an_end_is_not_called_converged() -> None:
         pm.Bernoulli("likelihood", logit_p=eta, observed=y, total_size=2_000)
     ascent, _ = fit(model, data, 500)
     assert not ascent.status.converged
+
+
+def few_rows_each(n_groups: int = 200, n_rows: int = 1_200):
+    """Clicks of groups with a few rows each, whose effects are as wide as their prior."""
+    rng = np.random.default_rng(2)
+    group = rng.integers(0, n_groups, n_rows)
+    logit = rng.normal(0.5, 1.5, n_groups)[group]
+    data = {"group": group, "y": (rng.random(n_rows) < 1.0 / (1.0 + np.exp(-logit))).astype(int)}
+    with pm.Model() as model:
+        mean = pm.Normal("mean", 0.0, 1.0)
+        log_tau = pm.Normal("log_tau", 0.0, 1.0)
+        effect = pm.Normal("effect", mean, pm.math.exp(log_tau), shape=n_groups)
+        group, y = (pm.Data(name, data[name][:500]) for name in ("group", "y"))
+        pm.Bernoulli("likelihood", logit_p=effect[group], observed=y, total_size=n_rows)
+    return model, data
+
+
+def best_by_quadrature(data: dict[str, np.ndarray], n_groups: int = 200):
+    """Means and standard deviations of the best mean field: Gauss-Hermite, and closed forms."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    weights = weights / weights.sum()
+    count = np.bincount(data["group"], minlength=n_groups)
+    clicks = np.bincount(data["group"], data["y"], minlength=n_groups)
+
+    def negative(x):
+        m, t, log_sm, log_st = x[:4]
+        mu, log_s = x[4 : 4 + n_groups], x[4 + n_groups :]
+        sm2, st2, s = np.exp(2 * log_sm), np.exp(2 * log_st), np.exp(log_s)
+        z = mu[:, None] + s[:, None] * nodes
+        p = 1.0 / (1.0 + np.exp(-z))
+        slope = clicks[:, None] - count[:, None] * p
+        likelihood = (clicks[:, None] * z - count[:, None] * np.logaddexp(0.0, z)) @ weights
+        inverse = np.exp(-2 * t + 2 * st2)  # the expectation of tau to the power of -2
+        squares = (mu - m) ** 2 + s**2 + sm2
+        elbo = likelihood.sum() - n_groups * t - 0.5 * inverse * squares.sum()
+        elbo -= 0.5 * (m**2 + sm2 + t**2 + st2)
+        elbo += log_sm + log_st + log_s.sum()
+        gradient = np.concatenate(
+            [
+                [inverse * (mu - m).sum() - m],
+                [-n_groups + inverse * squares.sum() - t],
+                [1.0 - sm2 * (n_groups * inverse + 1.0)],
+                [1.0 - st2 * (2.0 * inverse * squares.sum() + 1.0)],
+                slope @ weights - inverse * (mu - m),
+                1.0 + s * ((slope * nodes) @ weights) - inverse * s**2,
+            ]
+        )
+        return -elbo, -gradient
+
+    start = np.concatenate([np.zeros(2), [-2.0, -2.0], np.zeros(2 * n_groups)])
+    found = minimize(negative, start, jac=True, method="L-BFGS-B", options={"ftol": 0.0})
+    assert np.abs(found.jac).max() < 1e-3
+    mean = np.concatenate([found.x[:2], found.x[4 : 4 + n_groups]])
+    return mean, np.exp(np.concatenate([found.x[2:4], found.x[4 + n_groups :]]))
+
+
+def test_effects_that_few_rows_inform() -> None:
+    """As wide as their prior, which is too wide for an average over signs alone."""
+    model, data = few_rows_each()
+    ascent, _ = fit(model, data, 1_200)
+    assert ascent.status is Status.CONVERGED
+    mean, sd = best_by_quadrature(data)
+    assert np.abs((ascent.q.location - mean) / sd).max() < 0.05
+    np.testing.assert_allclose(ascent.q.scale, sd, rtol=0.02)

@@ -728,10 +728,10 @@ def test_each_setting_changes_the_decision(monkeypatch) -> None:
 
 
 def test_a_table_that_was_to_stay_in_memory_and_does_not_fit(caplog) -> None:
-    limit = psutil.Process().memory_info().rss + 2**30
+    limit = psutil.Process().memory_info().rss + 2**29
     source = Counted(10**9, 1)  # as it says
     trainer, _ = trainer_with(source, strategy="in_memory", memory_limit=limit)
-    for n, strategy in ((None, "accumulate"), (10, "streaming")):
+    for n, strategy in ((None, "accumulate"), (10**8, "streaming")):
         plan = trainer.plan(n)
         assert plan.strategy == strategy
         assert plan.is_fallback

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymc_streaming.diagnosis import Diagnosis, Finding, FindingKind, GroupCounts
-    from pymc_streaming.fits.exact import FitResult
+    from pymc_streaming.fits.result import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
     from pymc_streaming.planning import Plan
@@ -61,7 +61,7 @@ __all__ = [
 # looking at a table does without, and the command can be interrupted from its first moment on.
 _HOMES = {
     "diagnosis": ("Diagnosis", "Finding", "FindingKind", "GroupCounts"),
-    "fits.exact": ("FitResult",),
+    "fits.result": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
     "planning": ("Plan",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ from pymc_streaming.errors import (
     OrderedDataWarning,
     SeveralModesWarning,
 )
-from pymc_streaming.fits.exact import ExactFit, FitResult
+from pymc_streaming.fits.exact import ExactFit
+from pymc_streaming.fits.result import FitResult
+from pymc_streaming.fits.rounds import fit_in_rounds, steps_of
 from pymc_streaming.fits.stochastic import StochasticFit
-from pymc_streaming.loader import DataLoader
+from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.planning import (
@@ -262,11 +264,6 @@ class Trainer:
         >>> trainer.plan().strategy, trainer.plan(2_000).strategy
         ('in_memory', 'streaming')
         """
-        if n is None and self.strategy == "streaming":
-            raise ArgumentError(
-                'strategy="streaming" takes stochastic steps, so it needs their number: '
-                'fit(20_000), say. A fit without it makes exact passes: strategy="accumulate".'
-            )
         if n is not None:
             whole_number("n", n)
             if self.strategy == "accumulate":
@@ -274,6 +271,8 @@ class Trainer:
                     'strategy="accumulate" makes exact passes until converged, which takes no '
                     'number of steps: fit(). For steps leave strategy out, or say "streaming".'
                 )
+        if n is None and self.strategy == "streaming":
+            n = steps_of(self.dataloader, None)
         compiled = self._exact if n is None else self._stochastic
         fit = Fit(
             self.dataloader,
@@ -311,7 +310,9 @@ class Trainer:
         Without `n` the fit is made in exact passes: a sample of the rows is fitted first, then
         each pass goes over all rows and gives the gradient of the ELBO to rounding, until the
         parameters rest. Two or three passes are usual. `result` says how it ended. The order of
-        the rows does not matter.
+        the rows does not matter. With ``strategy="streaming"`` it is fitted in stochastic steps
+        instead, in rounds each as long as all before it, until the averages of a round are off by
+        less than 0.2 posterior standard deviations.
 
         With `n`, a second call goes on: from the same parameters, with the optimiser's state, at
         the next row of the stream. The learning rate starts anew, lower the more steps the fits
@@ -322,8 +323,9 @@ class Trainer:
         ----------
         n : int, optional
             Number of steps. Default: exact passes until converged.
-        max_passes : int, default 20
-            Most passes, of a fit without `n`.
+        max_passes : int, optional
+            Most passes, of a fit without `n`. Default 20; with ``strategy="streaming"`` 200, or as
+            many as make 100,000 steps.
 
         Returns
         -------
@@ -360,19 +362,59 @@ class Trainer:
         SeveralModesWarning
             If fits of a sample from several starts ended in different modes.
         """
-        if n is None:
-            return self._fit_until_converged(max_passes)
         if max_passes is not None:
-            raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
-        if self.method == "laplace":
+            whole_number("max_passes", max_passes)
+        in_steps = n is not None or self.strategy == "streaming"
+        if in_steps and self.method == "laplace":
             raise ArgumentError(
                 "method='laplace' is fitted in exact passes: fit() or fit(max_passes=...)."
             )
+        if n is None:
+            fit = self._fit_in_rounds if in_steps else self._fit_until_converged
+            return fit(max_passes)
+        if max_passes is not None:
+            raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
         return self._fit_in_steps(whole_number("n", n))
 
     def _fit_in_steps(self, n: int) -> Approximation:
         """Stochastic steps on the next batches."""
-        loader = self._follow(self.plan(n))
+
+        def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
+            fit.run(n, stream, progress)
+            fit.settle(n)
+
+        try:
+            fit = self._step_with(run, n, self.plan(n))
+        except KeyboardInterrupt:
+            logger.warning(
+                "Interrupted after %s steps of all fits. What is returned is as noisy as "
+                "the learning rate was high; call fit again, for some thousand steps, to "
+                "settle it.",
+                f"{self._stochastic.step.completed:,}" if self._stochastic else "0",
+            )
+        else:
+            fit.warn_if_moving(n, self._in_order)
+        return self.approximation
+
+    def _fit_in_rounds(self, max_passes: int | None) -> Approximation:
+        """Stochastic steps until converged."""
+        most = steps_of(self.dataloader, max_passes)
+
+        def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
+            self.result = fit_in_rounds(fit, self._guide, self.dataloader, stream, most, progress)
+
+        self._step_with(run, most, self.plan())
+        self._say_how_it_ended()
+        return self.approximation
+
+    def _step_with(
+        self,
+        run: Callable[[StochasticFit, BatchStream, FitProgress], None],
+        n: int,
+        plan: Plan,
+    ) -> StochasticFit:
+        """Prepare what takes steps, let `run` take at most `n` of them, and keep the result."""
+        loader = self._follow(plan)
         if self._stochastic is None and self.on_ordered != "ignore":
             self._check_order(n)
         position = self._stochastic.position if self._stochastic else (0, 0)
@@ -386,20 +428,11 @@ class Trainer:
             else:
                 self._check_unchanged()
             try:
-                self._stochastic.run(n, stream, progress)
-            except KeyboardInterrupt:
-                logger.warning(
-                    "Interrupted after %s steps of all fits. What is returned is as noisy as "
-                    "the learning rate was high; call fit again, for some thousand steps, to "
-                    "settle it.",
-                    f"{self._stochastic.step.completed:,}",
-                )
-            else:
-                self._stochastic.settle(n, self._in_order)
+                run(self._stochastic, stream, progress)
             finally:
                 self.approximation = self._guide.write(*self._stochastic.step.averages())
                 self.approximation.hist = self.history.loss
-        return self.approximation
+        return self._stochastic
 
     def diagnose(self, loader: DataLoader | None = None, *, draws: int = 200) -> Diagnosis:
         """Find out in one pass over all rows whether the fit can be trusted.
@@ -470,7 +503,7 @@ class Trainer:
 
     def _fit_until_converged(self, max_passes: int | None) -> Approximation:
         """Exact passes over all rows."""
-        most = 20 if max_passes is None else whole_number("max_passes", max_passes)
+        most = 20 if max_passes is None else max_passes
         plan = self.plan()
         loader = self._follow(plan)
         with (
@@ -485,12 +518,16 @@ class Trainer:
             finally:
                 self.approximation = self._guide.write(self._guide.location, self._guide.scales)
                 self.approximation.hist = self.history.loss
+        self._say_how_it_ended()
+        self._warn_of_modes(self.result.n_modes)
+        return self.approximation
+
+    def _say_how_it_ended(self) -> None:
+        assert self.result is not None
         interrupted = self.result.status is Status.INTERRUPTED
         logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
         if not (self.result.converged or interrupted):
-            warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=3)
-        self._warn_of_modes(self.result.n_modes)
-        return self.approximation
+            warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=4)
 
     def _prepare_exactly(self) -> tuple[ExactFit, list[np.ndarray]]:
         """What makes exact passes, compiled once, and where they begin."""

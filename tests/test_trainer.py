@@ -770,10 +770,6 @@ def test_strategies_that_are_not_for_such_a_fit() -> None:
     for call in (trainer.plan, trainer.fit):
         with pytest.raises(errors.ArgumentError, match=r"makes exact passes until converged"):
             call(100)
-    trainer, _ = trainer_with(strategy="streaming")
-    for call in (trainer.plan, trainer.fit):
-        with pytest.raises(errors.ArgumentError, match="needs their number: fit"):
-            call()
     with pytest.raises(errors.ArgumentError, match="n must be a whole number"):
         trainer.plan(0)
 

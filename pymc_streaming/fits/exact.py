@@ -11,10 +11,11 @@ import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import ArgumentError, FitError, FixedRowsError
+from pymc_streaming.fits.result import FitResult
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
-from pymc_streaming.vi.ascent import Ascent, Moved, Status
+from pymc_streaming.vi.ascent import Ascent, Status
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
@@ -25,45 +26,7 @@ from pymc_streaming.vi.signs import MOST_COLUMNS
 from pymc_streaming.vi.start import Start, start_from
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["ExactFit", "FitResult"]
-
-
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """How a fit until convergence ended. ``str(result)`` is one line.
-
-    Parameters
-    ----------
-    status : Status
-        How; ``status.value`` names the cause, and what to change.
-    passes : int
-        Passes over all rows.
-    rows : int
-        Rows that were read, with those for the sample.
-    seconds : float
-        Without compilation.
-    trail : tuple of Moved
-        For each pass, how far it moved the parameters, in posterior standard deviations.
-    n_modes : int
-        Modes that were found from several starts on a part of the sample. The fit describes one.
-    """
-
-    status: Status
-    passes: int
-    rows: int
-    seconds: float
-    trail: tuple[Moved, ...]
-    n_modes: int = 1
-
-    @property
-    def converged(self) -> bool:
-        """Whether the parameters came to rest."""
-        return self.status.converged
-
-    def __str__(self) -> str:
-        return (
-            f"{self.passes} passes, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"
-        )
+__all__ = ["ExactFit"]
 
 
 class ExactFit:

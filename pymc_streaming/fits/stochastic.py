@@ -26,6 +26,7 @@ from pymc_streaming.vi.optimizers import (
     averaging_weights,
 )
 from pymc_streaming.vi.step import Step
+from pymc_streaming.vi.stretches import Stretches
 
 __all__ = ["StochasticFit"]
 
@@ -68,6 +69,8 @@ class StochasticFit:
         What is compiled, and how far it got.
     position : tuple of int
         Where in the loader's stream the next step begins.
+    stretches : Stretches
+        Averages over parts of the steps that the last run averaged.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class StochasticFit:
     ) -> None:
         self.step = Step(binding, streamed, guide, optimizer, compile_kwargs)
         self.position = (0, 0)
+        self.stretches = Stretches()
         self._binding, self._guide, self._loader = binding, guide, loader
         self._optimizer, self._random = optimizer, random
         self._settled = 0  # steps of the runs that came to their end
@@ -113,6 +117,7 @@ class StochasticFit:
         """
         record_every = max(STEPS_BETWEEN, n // RECORDS)
         progress.begin()
+        self.stretches.begin(n, self._average_from(n))
         done, longest = 0, 1
         for stretch in self._stretches(n):
             end = done + len(stretch[0])
@@ -126,24 +131,46 @@ class StochasticFit:
                 done += self._advance(
                     stream, most, noise, rates, weights, progress if recorded else None
                 )
+                self.stretches.update(done, *self.step.averages())
                 progress.update(done)
                 # Short enough to show progress and to notice Ctrl-C soon.
                 slow = time.perf_counter() - began >= progress.INTERVAL
                 longest = 1 if slow else min(LONGEST_CHUNK, 2 * longest)
 
-    def settle(self, n: int, in_order: bool) -> None:
-        """Say that a run of `n` steps came to its end; warn of parameters that had not.
+    def settle(self, n: int) -> None:
+        """Say that a run of `n` steps came to its end: the next one starts more slowly."""
+        self._settled += n
+
+    def warn_if_moving(self, n: int, in_order: bool) -> None:
+        """Warn of parameters that had not come to rest after `n` steps.
 
         Parameters
         ----------
         n : int
-            Its steps.
+            Steps of the last run.
         in_order : bool
             Whether the order of the rows may be why.
         """
-        if isinstance(self._optimizer, AnnealedAdam):
-            self._warn_if_moving(n, in_order)
-        self._settled += n
+        if not isinstance(self._optimizer, AnnealedAdam):
+            return
+        reach = self._rates(self._average_from(n), n, n).sum()
+        moving = still_moving(self._guide, *self.step.averages(), reach)
+        if moving:
+            order = (
+                "The order of the rows, which this fit was warned about, does that: shuffle the "
+                "table on disk first. If it goes on: "
+                if in_order
+                else ""
+            )
+            warnings.warn(
+                f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
+                "steadily one way or by many posterior standard deviations, so the result is not "
+                f"the posterior. {order}Bring the parameters near 0 and of the order of 1 "
+                "(standardise the data), start nearby (initval=), take more steps, or change "
+                "optimizer=AnnealedAdam(learning_rate=...).",
+                NotConvergedWarning,
+                stacklevel=4,
+            )
 
     def _advance(
         self,
@@ -209,23 +236,3 @@ class StochasticFit:
             "(optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
         )
         return explain(self._binding, self._guide, batch, noise, where, advice)
-
-    def _warn_if_moving(self, n: int, in_order: bool) -> None:
-        reach = self._rates(self._average_from(n), n, n).sum()
-        moving = still_moving(self._guide, *self.step.averages(), reach)
-        if moving:
-            order = (
-                "The order of the rows, which this fit was warned about, does that: shuffle the "
-                "table on disk first. If it goes on: "
-                if in_order
-                else ""
-            )
-            warnings.warn(
-                f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
-                "steadily one way or by many posterior standard deviations, so the result is not "
-                f"the posterior. {order}Bring the parameters near 0 and of the order of 1 "
-                "(standardise the data), start nearby (initval=), take more steps, or change "
-                "optimizer=AnnealedAdam(learning_rate=...).",
-                NotConvergedWarning,
-                stacklevel=5,
-            )

@@ -1,0 +1,48 @@
+"""How a fit until convergence ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pymc_streaming.vi.ascent import Moved, Status
+
+__all__ = ["FitResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """How a fit until convergence ended. ``str(result)`` is one line.
+
+    Parameters
+    ----------
+    status : Status
+        How; ``status.value`` names the cause, and what to change.
+    passes : int
+        Passes over all rows; begun ones, of a fit in steps.
+    rows : int
+        Rows that were read, with those for the sample.
+    seconds : float
+        Without compilation.
+    trail : tuple of Moved
+        For each pass, how far it moved the parameters, in posterior standard deviations; for each
+        round of steps, how far off its averages may be.
+    n_modes : int
+        Modes that were found from several starts on a part of the sample. The fit describes one.
+    """
+
+    status: Status
+    passes: int
+    rows: int
+    seconds: float
+    trail: tuple[Moved, ...]
+    n_modes: int = 1
+
+    @property
+    def converged(self) -> bool:
+        """Whether the parameters came to rest."""
+        return self.status.converged
+
+    def __str__(self) -> str:
+        return (
+            f"{self.passes} passes, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"
+        )

@@ -1,0 +1,113 @@
+"""Stochastic steps until converged: rounds, each as long as all before it together."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from pymc_streaming.fits.result import FitResult
+from pymc_streaming.fits.stochastic import StochasticFit
+from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.progress import FitProgress
+from pymc_streaming.vi.ascent import Moved, Status
+from pymc_streaming.vi.guides import Guide
+
+__all__ = ["fit_in_rounds", "steps_of"]
+
+# The first round has at least so many steps, and passes.
+_FIRST_STEPS, _FIRST_PASSES = 4_000, 3
+# Largest standard error and drift of a mean, in posterior standard deviations, and of a log scale,
+# that a converged fit has.
+_TOLERANCE, _SCALE_TOLERANCE = 0.2, 0.05
+# What is fitted if no number of passes is given: so many passes, and steps.
+_PASSES, _STEPS = 200, 100_000
+
+
+def steps_of(loader: DataLoader, max_passes: int | None) -> int:
+    """Most steps of a fit."""
+    per_pass = loader.total_size / loader.batch_size
+    if max_passes is not None:
+        return math.ceil(max_passes * per_pass)
+    return max(_STEPS, math.ceil(_PASSES * per_pass))
+
+
+def fit_in_rounds(
+    fit: StochasticFit,
+    guide: Guide,
+    loader: DataLoader,
+    stream: BatchStream,
+    most: int,
+    progress: FitProgress,
+) -> FitResult:
+    """Take steps until converged, or until there were `most`.
+
+    Parameters
+    ----------
+    fit : StochasticFit
+        What takes the steps.
+    guide : Guide
+        What is fitted.
+    loader : DataLoader
+        The rows.
+    stream : BatchStream
+        Batches of them.
+    most : int
+        Steps that may be taken.
+    progress : FitProgress
+        What is shown.
+
+    Raises
+    ------
+    NonFiniteError, IndexRangeError
+        If a step cannot be taken; those before it were.
+    """
+    began, before = time.perf_counter(), fit.step.completed
+    per_pass = loader.total_size / loader.batch_size
+    trail: list[Moved] = []
+    previous = np.full(2 * guide.size, np.nan)
+    done, status = 0, Status.PASSES_USED_UP
+    count = min(most, max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass)))
+    try:
+        while count:
+            fit.run(count, stream, progress)
+            fit.settle(count)
+            done += count
+            averages = _averages(fit, guide.size)
+            moved = _moved(fit, averages, previous, math.ceil(done / per_pass))
+            previous = averages
+            trail.append(moved)
+            if moved.step < _TOLERANCE and moved.log_scale < _SCALE_TOLERANCE:
+                status = Status.CONVERGED
+                break
+            count = min(done, most - done)
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    taken = fit.step.completed - before
+    return FitResult(
+        status,
+        math.ceil(taken / per_pass),
+        taken * loader.batch_size,
+        time.perf_counter() - began,
+        tuple(trail),
+    )
+
+
+def _averages(fit: StochasticFit, size: int) -> np.ndarray:
+    """Means and log scales, shape (2 d,)."""
+    location, scales = fit.step.averages()
+    return np.concatenate([location, scales[:size]])
+
+
+def _moved(fit: StochasticFit, averages: np.ndarray, previous: np.ndarray, passes: int) -> Moved:
+    """What the averages of a round may be off: the largest error, drift, or change.
+
+    A change from the round before, which had twice the learning rate, shows what is too slow to
+    differ between the stretches of one round.
+    """
+    changes = np.nan_to_num(np.abs(averages - previous), nan=np.inf)
+    off = np.maximum(fit.stretches.uncertainties(), 0.5 * changes)
+    size = len(off) // 2
+    step = (off[:size] / np.exp(averages[size:])).max()
+    return Moved(passes, float(step), float(off[size:].max()), True)

@@ -549,7 +549,7 @@ class Trainer:
             self._check_unchanged()
         location = self._guide.location.copy()
         if self.init in (None, "map"):
-            return self._exact, starts_around(location, self._random)
+            return self._exact, starts_around(location, self._guide.initial, self._random)
         if self.init == "prior" and first:
             return self._exact, draws_of_prior(self._guide, self._random)
         return self._exact, [location]

@@ -185,6 +185,22 @@ def test_a_second_fit_goes_on():
     assert np.all(np.diff(twice.history.step) > 0)
 
 
+@pytest.mark.parametrize(
+    ("init", "start"), [(None, 0.0), ("map", 2.0), ({"mu": 3.25}, 3.25), ("prior", None)]
+)
+def test_where_steps_begin(init, start):
+    trainer = small_trainer(init=init, optimizer=AnnealedAdam(learning_rate=1e-12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.NotConvergedWarning)
+        began = trainer.fit(1).mean.eval()[0]
+    if start is None:
+        assert abs(began) > 0.05  # a draw
+    else:
+        assert began == pytest.approx(start, abs=0.1)
+    if init == "map":  # as narrow as all rows make it
+        assert trainer.approximation.std.eval()[0] == pytest.approx(1 / np.sqrt(1_000), rel=0.1)
+
+
 def test_the_same_seeds_give_the_same_parameters():
     results = [small_trainer().fit(200).mean.eval()[0] for _ in range(2)]
     assert results[0] == results[1]

@@ -70,10 +70,12 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
     moving = "" if other_rows else _moving(d)
     if moving:
         yield Finding(FindingKind.NOT_CONVERGED, moving)
+    if d.n_modes > 1:
+        yield Finding(FindingKind.SEVERAL_MODES, _several_modes(d))
     shrunk = _shrunk(d)
     if shrunk:
         yield Finding(FindingKind.SHRINKAGE, shrunk)
-    if other_rows or moving or shrunk:
+    if other_rows or moving or shrunk or d.n_modes > 1:
         return  # whether the posterior is normal can be told where its optimum is
     skewed = _not_normal(d)
     if skewed:
@@ -134,6 +136,16 @@ def _distance(d: Diagnosis) -> str:
     return (
         f"the mean of {name!r} would move by {abs(step):.2g} posterior standard deviations and the "
         f"standard deviation of {scale_name!r} change by a factor of {math.exp(log_scale):.3g}"
+    )
+
+
+def _several_modes(d: Diagnosis) -> str:
+    return (
+        f"Several modes: fits of a sample of the rows, from where this fit is and from random "
+        f"places around it, ended in {d.n_modes} modes about as high as each other. The fit "
+        "describes one of them alone, and its standard deviations only that one's width. Say in "
+        "the model which is meant (an ordered transform, a prior of one sign), choose it "
+        "(init={...}), or sample with MCMC."
     )
 
 

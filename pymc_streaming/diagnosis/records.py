@@ -21,6 +21,7 @@ class FindingKind(enum.Enum):
     ROWS = "other rows"
     NOT_FINITE = "not finite"
     NOT_CONVERGED = "not converged"
+    SEVERAL_MODES = "several modes"
     SHRINKAGE = "shrinkage"
     NOT_NORMAL = "not normal"
 
@@ -110,6 +111,9 @@ class Diagnosis:
         that q does not have, to wrong scales, and to a shape that is not normal.
     groups : tuple of GroupCounts
         Rows per group, for each variable that codes in the data pick elements of.
+    n_modes : int
+        Modes about as high as each other in which fits of a sample ended, from where the fit is
+        and from random places around it.
     findings : tuple of Finding
         What speaks against the fit.
     """
@@ -136,6 +140,7 @@ class Diagnosis:
     missing: str
     reasons: dict[str, float]
     groups: tuple[GroupCounts, ...]
+    n_modes: int = 1
     findings: tuple[Finding, ...] = ()
 
     @property

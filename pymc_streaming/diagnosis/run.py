@@ -30,9 +30,10 @@ from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
-from pymc_streaming.vi.passes import Sample
+from pymc_streaming.vi.modes import starts_around
+from pymc_streaming.vi.passes import NotFinite, Sample
 from pymc_streaming.vi.signs import sign_patterns
-from pymc_streaming.vi.start import sample_size
+from pymc_streaming.vi.start import modes_of, sample_size
 from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
 from pymc_streaming.vi.terms import Terms
@@ -102,6 +103,7 @@ def diagnose(
         rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
         colours = colours_of(terms, fitted, fitted.location, fitted.sd, rough, random)
         groups = groups_of(binding, terms, fitted, colours, sample)
+        n_modes = _modes(terms, fitted, rough, colours, random)
         noise = random.standard_normal((draws, fitted.size))
         points = np.stack([fitted.draw(each) for each in noise])
         reading = Reading(loader, terms, points, groups, progress)
@@ -115,9 +117,34 @@ def diagnose(
         with np.errstate(all="ignore"):
             log_ratios = reading.values + terms.prior(points)[0] - fitted.log_density(noise)
     found = _as_diagnosis(
-        method, fitted, own.total_size, reading, groups, log_ratios, noise, points, distance
+        method,
+        fitted,
+        own.total_size,
+        reading,
+        groups,
+        log_ratios,
+        noise,
+        points,
+        distance,
     )
+    found = replace(found, n_modes=n_modes)
     return replace(found, findings=findings_of(found, reading.bad))
+
+
+def _modes(
+    terms: Terms,
+    fitted: Guide,
+    sample: Sample,
+    colours: np.ndarray,
+    random: np.random.Generator,
+) -> int:
+    """Modes in which fits of a sample end, from where the fit is and from around it."""
+    family = MeanField(terms, sign_patterns(colours, random))
+    try:
+        starts = starts_around(fitted.location, fitted.initial, random)
+        return 1 + len(modes_of(family, sample, starts).others)
+    except NotFinite:
+        return 1
 
 
 def _far(

@@ -50,6 +50,7 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "largest sd with correlations", f"factor {value:.2f}, {name}{bound}"
     elif d.method == "advi":
         yield "largest sd with correlations", d.missing
+    yield "modes of a sample", f"{d.n_modes}"
     if d.reasons:
         by = ", ".join(f"{reason} {share:.0%}" for reason, share in d.reasons.items())
         yield "log ratios vary", f"by {d.log_ratios.std():.2f} nats: {by}"

@@ -45,6 +45,8 @@ class Guide(abc.ABC):
         Number of unconstrained parameters d.
     location : ndarray of float64, shape (d,)
         Mean.
+    initial : ndarray of float64, shape (d,)
+        PyMC's initial point, where the location is at first.
     scales : ndarray of float64
         Logarithms of d standard deviations, then whatever else the family has.
     scales_every : int
@@ -60,6 +62,7 @@ class Guide(abc.ABC):
         (self.group,) = self.approximation.groups
         self.size: int = int(self.group.ddim)
         self.location = np.array(self.group.params_dict["mu"].get_value(), dtype=np.float64)
+        self.initial = self.location.copy()
         self.scales = np.zeros(self._n_scales())
         self.scales[: self.size] = np.log(initial_scale)
 

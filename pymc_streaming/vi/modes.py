@@ -18,8 +18,8 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["Modes", "find_modes", "starts_around"]
 
-# Starts beside the first, and how far from it: as Stan's, on the unconstrained scale.
-_STARTS, _DISTANCE = 3, 2.0
+# Random places, and how far from the initial point: as Stan's, on the unconstrained scale.
+_PLACES, _DISTANCE, _MOST_PARAMETERS = 2, 2.0, 2_048
 # Points of a line; by how many nats it must dip; and how much lower, on the sample, a mode may be.
 _POINTS, _DIP, _LOWER = 65, 3.0, 10.0
 
@@ -40,10 +40,28 @@ class Modes:
     others: tuple[Gaussian, ...]
 
 
-def starts_around(location: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """A location, and others at random up to 2 from it in each parameter."""
-    shape = (_STARTS, len(location))
-    return [location, *(location + random.uniform(-_DISTANCE, _DISTANCE, shape))]
+def starts_around(
+    location: np.ndarray, initial: np.ndarray, random: np.random.Generator
+) -> list[np.ndarray]:
+    """A location, and random places up to 2 from PyMC's initial point, with mirror images.
+
+    So a mode on the other side, as of a parameter whose sign is not known, is not missed by chance.
+    Of more than 2,048 parameters there is only the location: each start is a fit.
+
+    Parameters
+    ----------
+    location : ndarray, shape (d,)
+        Where a fit is; may be the initial point.
+    initial : ndarray, shape (d,)
+        PyMC's initial point, unconstrained.
+    random : numpy.random.Generator
+        For the places.
+    """
+    if len(location) > _MOST_PARAMETERS:
+        return [location]
+    away = random.uniform(-_DISTANCE, _DISTANCE, (_PLACES, len(location)))
+    mirrored = [] if not location.any() else [-location]
+    return [location, *mirrored, *(initial + away), *(initial - away)]
 
 
 def find_modes(

@@ -242,6 +242,24 @@ def test_wrong_n() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore::pymc_streaming.errors.SeveralModesWarning")
+@pytest.mark.parametrize("how", [(), (300,)])
+def test_one_of_two_modes(how) -> None:
+    """The sign of the parameter is not known: each mode looks right by itself."""
+    y = np.random.default_rng(0).normal(1.0, 1.0, 2_000)
+    loader = DataLoader(y, 100)
+    with pm.Model() as model:
+        batch = pm.Data("batch", loader.placeholder())
+        mean = pm.Normal("a", 0.0, 1.0, initval=0.9) ** 2
+        pm.Normal("y", mean, 1.0, observed=batch, total_size=len(loader))
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit(*how)
+    d = trainer.diagnose()
+    assert d.n_modes == 2
+    assert FindingKind.SEVERAL_MODES in {finding.kind for finding in d.findings}
+    assert "2 modes about as high" in str(d)
+
+
 def test_held_out_rows() -> None:
     known = logistic(3_000)
     trainer = trainer_for(known)

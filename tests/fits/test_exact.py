@@ -149,6 +149,43 @@ def test_a_covariance_of_too_many_parameters() -> None:
         trainer.fit()
 
 
+def signless(**options) -> Trainer:
+    """Two modes, at 1 and at -1."""
+    y = np.random.default_rng(0).normal(1.0, 1.0, 2_000)
+    loader = DataLoader(y, 100)
+    with pm.Model() as model:
+        batch = pm.Data("batch", loader.placeholder())
+        a = pm.Normal("a", 0.0, 1.0)
+        pm.Normal("y", a**2, 1.0, observed=batch, total_size=len(loader))
+    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    return Trainer("advi", loader, model=model, **options)
+
+
+def test_several_modes_are_said() -> None:
+    trainer = signless()
+    with pytest.warns(errors.SeveralModesWarning, match="2 modes"):
+        trainer.fit()
+    assert (trainer.result.converged, trainer.result.n_modes) == (True, 2)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_mode_that_was_chosen(sign) -> None:
+    trainer = signless(init={"a": 0.7 * sign})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        approximation = trainer.fit()
+    assert approximation.mean.eval()[0] == pytest.approx(sign, abs=0.1)
+    assert trainer.result.n_modes == 1
+
+
+@pytest.mark.filterwarnings("ignore::pymc_streaming.errors.SeveralModesWarning")
+def test_starts_at_draws_of_the_prior() -> None:
+    trainer = signless(init="prior")
+    assert abs(trainer.fit().mean.eval()[0]) == pytest.approx(1.0, abs=0.1)
+    trainer.fit()  # goes on from there
+    assert len(trainer.result.trail) == 1
+
+
 @pytest.mark.parametrize("rows_of_a_block", [1_000, 7_777, 50_000])
 def test_gradients_are_those_of_the_whole_table(rows_of_a_block) -> None:
     """Accumulated over blocks, or compiled by PyMC and evaluated on all rows at once."""

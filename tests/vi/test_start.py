@@ -68,13 +68,26 @@ def test_one_mode_is_one(build) -> None:
     model = known.build(DataLoader(data if len(data) > 1 else data["batch"], 500))
     terms, guide = terms_of(model, data)
     random = np.random.default_rng(0)
-    start = start_from(terms, guide, Sample(data), starts_around(guide.location, random), random)
+    starts = starts_around(guide.location, guide.initial, random)
+    start = start_from(terms, guide, Sample(data), starts, random)
     assert start.n_modes == 1
-    assert len(starts_around(guide.location, random)) > 2
     np.testing.assert_allclose(start.q.location, known.mean, atol=0.5 * known.mean_field_sd.max())
     # For ten times the rows it is narrower.
     narrow = start.of_table(Sample(data), 50_000)
     np.testing.assert_allclose(narrow.scale, known.mean_field_sd / np.sqrt(10), rtol=0.1)
+
+
+def test_starts_are_on_both_sides() -> None:
+    random, initial = np.random.default_rng(0), np.array([1.0, -1.0, 0.0])
+    location = initial + 0.5
+    first, mirrored, *others = starts_around(location, initial, random)
+    np.testing.assert_array_equal(first, location)
+    np.testing.assert_array_equal(mirrored, -location)
+    np.testing.assert_allclose(np.mean(others, axis=0), initial)
+    assert len(others) == 4
+    assert len(starts_around(np.zeros(3), initial, random)) == 5
+    many = np.zeros(3_000)
+    assert len(starts_around(many, many, random)) == 1
 
 
 def test_starts_without_derivatives_are_left_out() -> None:

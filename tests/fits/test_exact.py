@@ -24,7 +24,7 @@ FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
 def trainer_for(known, data=None, batch_size=500, method="advi", **options) -> Trainer:
     data = known.data if data is None else data
     loader = DataLoader(data if len(data) > 1 else data["batch"], batch_size)
-    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    options = {"random_seed": 0, "progressbar": False} | options
     return Trainer(method, loader, model=known.build(loader), **options)
 
 
@@ -77,9 +77,7 @@ def test_from_parquet(tmp_path) -> None:
 
     source = parquet_source(tmp_path / "a.parquet", columns={"x": "x", "group": "group", "y": "y"})
     loader = DataLoader(source, 500, shuffle=True, seed=0)
-    trainer = Trainer(
-        "advi", loader, model=known.build(loader), progressbar=False, compile_kwargs=FAST
-    )
+    trainer = Trainer("advi", loader, model=known.build(loader), progressbar=False)
     found = trainer.fit()
     assert np.abs((found.mean.eval() - known.mean) / known.mean_field_sd).max() < 0.05
     np.testing.assert_allclose(found.std.eval(), known.mean_field_sd, rtol=0.02)
@@ -157,7 +155,7 @@ def signless(**options) -> Trainer:
         batch = pm.Data("batch", loader.placeholder())
         a = pm.Normal("a", 0.0, 1.0)
         pm.Normal("y", a**2, 1.0, observed=batch, total_size=len(loader))
-    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    options = {"random_seed": 0, "progressbar": False} | options
     return Trainer("advi", loader, model=model, **options)
 
 
@@ -196,7 +194,7 @@ def test_gradients_are_those_of_the_whole_table(rows_of_a_block) -> None:
     ]
     loader = DataLoader(generator_source(lambda: iter(blocks), n_rows=50_000), 500)
     model = known.build(loader)
-    trainer = Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+    trainer = Trainer("advi", loader, model=model, progressbar=False)
     trainer.fit(max_passes=3)
     guide, terms = trainer._guide, trainer._exact._terms
     points = guide.location + 0.01 * np.random.default_rng(0).standard_normal((2, guide.size))

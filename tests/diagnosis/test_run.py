@@ -44,7 +44,7 @@ def loader_for(data, batch_size: int = 500, **options) -> DataLoader:
 def trainer_for(known: KnownPosterior, data=None, method="advi", **options) -> Trainer:
     shuffle = {key: options.pop(key) for key in ("shuffle", "seed") if key in options}
     loader = loader_for(known.data if data is None else data, **shuffle)
-    options = {"random_seed": 0, "progressbar": False, "compile_kwargs": FAST} | options
+    options = {"random_seed": 0, "progressbar": False} | options
     return Trainer(method, loader, model=known.build(loader), **options)
 
 

@@ -381,7 +381,6 @@ class Trainer:
 
         def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
             fit.run(n, stream, progress)
-            fit.settle(n)
 
         try:
             fit = self._step_with(run, n, self.plan(n))
@@ -394,6 +393,7 @@ class Trainer:
             )
         else:
             fit.warn_if_moving(n, self._in_order)
+            fit.settle(n)
         return self.approximation
 
     def _fit_in_rounds(self, max_passes: int | None) -> Approximation:

@@ -228,7 +228,7 @@ def resident_steps(
     size = loader.batch_size
     whole = len(loader) // size
     step = trainer._prepare({name: array[:size] for name, array in rows.items()}).step
-    random, d = np.random.default_rng(0), trainer._guide.size
+    random, d = np.random.default_rng(0), trainer._subject.guide.size
 
     def stepping(n_batches: int, at_once: int) -> Callable[[int], None]:
         taken = 0

@@ -116,7 +116,7 @@ def _stepping(contest: Any) -> Callable[[dict[str, np.ndarray]], int]:
 
     def step(batches: dict[str, np.ndarray]) -> int:
         count = len(batches["batch"]) // loader.batch_size
-        noise = random.standard_normal((count, trainer._guide.size))
+        noise = random.standard_normal((count, trainer._subject.guide.size))
         compiled(batches, noise, np.full(count, 0.01), np.ones(count))
         return count
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from pymc_streaming.fits.exact import ExactFit
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.rounds import fit_in_rounds, steps_of
 from pymc_streaming.fits.stochastic import StochasticFit
+from pymc_streaming.fits.subject import Subject, subject_of
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
@@ -44,13 +44,11 @@ from pymc_streaming.planning import (
 from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
 from pymc_streaming.sources import KeptSource
 from pymc_streaming.vi.ascent import Status
-from pymc_streaming.vi.binding import Binding, placeholder_names
-from pymc_streaming.vi.checks import check_model
+from pymc_streaming.vi.binding import placeholder_names
 from pymc_streaming.vi.compiling import backend_of
 from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.guides import GUIDES, n_parameters
-from pymc_streaming.vi.initial import check_init, draws_of_prior, location_at
-from pymc_streaming.vi.modes import starts_around
+from pymc_streaming.vi.initial import check_init
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
 from pymc_streaming.vi.start import sample_size
 from pymc_streaming.vi.usage import unread_columns
@@ -222,7 +220,7 @@ class Trainer:
         self._exact: ExactFit | None = None
         self._kept: KeptSource | None = None
         self._in_order = False  # as far as was warned about
-        self._variables: list[Any] = []
+        self._subject: Subject | None = None
 
     @property
     def history(self) -> History:
@@ -401,7 +399,7 @@ class Trainer:
         most = steps_of(self.dataloader, max_passes)
 
         def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
-            self.result = fit_in_rounds(fit, self._guide, self.dataloader, stream, most, progress)
+            self.result = fit_in_rounds(fit, self.dataloader, stream, most, progress)
 
         self._step_with(run, most, self.plan())
         self._say_how_it_ended()
@@ -425,14 +423,14 @@ class Trainer:
         ):
             if self._stochastic is None:
                 self._stochastic = self._prepare(stream.peek())
-            else:
-                self._check_unchanged()
+            fit = self._stochastic
+            fit.subject.check_unchanged()
             try:
-                run(self._stochastic, stream, progress)
+                run(fit, stream, progress)
             finally:
-                self.approximation = self._guide.write(*self._stochastic.step.averages())
+                self.approximation = fit.subject.guide.write(*fit.step.averages())
                 self.approximation.hist = self.history.loss
-        return self._stochastic
+        return fit
 
     def diagnose(self, loader: DataLoader | None = None, *, draws: int = 200) -> Diagnosis:
         """Find out in one pass over all rows whether the fit can be trusted.
@@ -485,14 +483,11 @@ class Trainer:
         >>> trainer.diagnose().trusted
         True
         """
-        if self.approximation is None:
+        if self.approximation is None or self._subject is None:
             raise ArgumentError("There is nothing to diagnose yet: call fit() first.")
-        self._check_unchanged()
+        self._subject.check_unchanged()
         return diagnose_fit(
-            self.method,
-            self._binding,
-            self._streamed,
-            self._guide,
+            self._subject,
             self.dataloader,
             loader,
             self._compile_kwargs,
@@ -510,13 +505,12 @@ class Trainer:
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
             leaving_cores(loader.num_workers),
         ):
-            exact, locations = self._prepare_exactly()
+            exact = self._prepare_exactly()
             try:
-                self.result = exact.run(
-                    loader, plan.sample_rows, locations, self._random, most, progress
-                )
+                self.result = exact.run(loader, plan.sample_rows, self._random, most, progress)
             finally:
-                self.approximation = self._guide.write(self._guide.location, self._guide.scales)
+                guide = exact.subject.guide
+                self.approximation = guide.write(guide.location, guide.scales)
                 self.approximation.hist = self.history.loss
         self._say_how_it_ended()
         self._warn_of_modes(self.result.n_modes)
@@ -529,38 +523,23 @@ class Trainer:
         if not (self.result.converged or interrupted):
             warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=4)
 
-    def _prepare_exactly(self) -> tuple[ExactFit, list[np.ndarray]]:
-        """What makes exact passes, compiled once, and where they begin."""
-        first = not self._variables
+    def _prepare_exactly(self) -> ExactFit:
+        """What makes exact passes, compiled once."""
         if self._exact is None:
             with self.dataloader.stream() as stream:
                 batch = next(stream)
-            self._check_model(batch)
-            self._exact = ExactFit(
-                self._binding,
-                self._streamed,
-                self.method,
-                self._guide,
-                self.dataloader,
-                batch,
-                self._compile_kwargs,
-            )
+            subject = self._subject_with(batch)
+            self._exact = ExactFit(subject, self.dataloader, batch, self._compile_kwargs)
         else:
-            self._check_unchanged()
-        location = self._guide.location.copy()
-        if self.init in (None, "map"):
-            return self._exact, starts_around(location, self._guide.initial, self._random)
-        if self.init == "prior" and first:
-            return self._exact, draws_of_prior(self._guide, self._random)
-        return self._exact, [location]
+            self._exact.subject.check_unchanged()
+        return self._exact
 
     def _begin_at_map(self) -> None:
         """Bring the parameters near before the first step."""
-        loader = self.dataloader
-        rows = sample_size(loader.total_size, self._guide.size, loader.source.row_nbytes)
+        loader, exact = self.dataloader, self._prepare_exactly()
+        rows = sample_size(loader.total_size, exact.subject.guide.size, loader.source.row_nbytes)
         with PassProgress(loader.total_size, 1, enabled=False) as progress:
-            exact, locations = self._prepare_exactly()
-            n_modes = exact.bring_near(loader, rows, locations, self._random, progress)
+            n_modes = exact.bring_near(loader, rows, self._random, progress)
         self._warn_of_modes(n_modes)
 
     def _warn_of_modes(self, n_modes: int) -> None:
@@ -573,32 +552,20 @@ class Trainer:
                 stacklevel=4,
             )
 
-    def _check_model(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuse what would make the posterior wrong without an error, before the first fit."""
-        if self._variables:  # another kind of fit came first
-            self._check_unchanged()
-            return
-        loader = self.dataloader
-        self._binding = Binding(self.model, self.data_name, batch)
-        self._streamed = check_model(
-            self._binding, batch, n_rows=loader.total_size, num_batches=loader.num_batches
-        )
-        # Below the posterior of a parameter of unit scale that all rows inform, by a hundred.
-        initial_scale = 0.01 / math.sqrt(loader.total_size)
-        self._guide = GUIDES[self.method](self.model, self._guide_seed, initial_scale)
-        if isinstance(self.init, Mapping):
-            self._guide.location[:] = location_at(self._guide, self.init)
-        self._variables = self._model_variables()
-
-    def _check_unchanged(self) -> None:
-        if self._variables != self._model_variables():
-            raise ArgumentError(
-                "The model has other variables than at the first fit, which compiled it. Make "
-                "a new Trainer for it."
+    def _subject_with(self, batch: Mapping[str, np.ndarray]) -> Subject:
+        """The model, checked before the first fit and unchanged since."""
+        if self._subject is None:
+            self._subject = subject_of(
+                self.model,
+                self.data_name,
+                self.method,
+                self.init,
+                self.dataloader,
+                batch,
+                self._guide_seed,
             )
-
-    def _model_variables(self) -> list[Any]:
-        return [*self.model.basic_RVs, *self.model.potentials]
+        self._subject.check_unchanged()
+        return self._subject
 
     def _check_order(self, n: int) -> None:
         """Warn, or refuse, where batches would be no fair sample of the table."""
@@ -625,19 +592,10 @@ class Trainer:
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
         """Check the model on the first batch, find the start, then compile the steps."""
-        first = not self._variables
-        self._check_model(batch)
+        first = self._subject is None
+        subject = self._subject_with(batch)
         if first and self.init == "map":
             self._begin_at_map()
-        elif first and self.init == "prior":
-            self._guide.location[:] = draws_of_prior(self._guide, self._random)[0]
         return StochasticFit(
-            self._binding,
-            self._streamed,
-            self._guide,
-            self.dataloader,
-            batch,
-            self.optimizer,
-            self._compile_kwargs,
-            self._random,
+            subject, self.dataloader, batch, self.optimizer, self._compile_kwargs, self._random
         )

@@ -173,7 +173,7 @@ def test_a_second_fit_goes_on():
     rows = handed_over(once, 25)
     first = handed_over(twice, 10)
     compiled = twice._stochastic
-    location = twice._guide.location
+    location = twice._subject.guide.location
     state, start = location.copy(), []
     run = compiled.run
     compiled.run = lambda *arguments: (start.append(location.copy()), run(*arguments))
@@ -306,7 +306,7 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
 
     same._prepare = with_rates
     same.fit(14)
-    assert same._guide.location[0] == good
+    assert same._subject.guide.location[0] == good
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.arguments import whole_number
 from pymc_streaming.diagnosis.importance import Importance, k_threshold, weigh
@@ -22,6 +21,7 @@ from pymc_streaming.diagnosis.reading import Reading
 from pymc_streaming.diagnosis.reasons import shares
 from pymc_streaming.diagnosis.records import Diagnosis, GroupCounts
 from pymc_streaming.errors import ArgumentError, RowCountError
+from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
@@ -50,10 +50,7 @@ _ROWS_A_COLUMN, _WORK = 20, 10_000_000
 
 
 def diagnose(
-    method: str,
-    binding: Binding,
-    streamed: Sequence[TensorVariable],
-    guide: Guide,
+    subject: Subject,
     own: DataLoader,
     loader: DataLoader | None,
     compile_kwargs: Mapping[str, Any],
@@ -62,18 +59,12 @@ def diagnose(
     seed: int,
     progressbar: bool,
 ) -> Diagnosis:
-    """Diagnose what `guide` has written into its approximation.
+    """Diagnose what a fit has written into its approximation.
 
     Parameters
     ----------
-    method : str
-        Of the fit.
-    binding : Binding
-        The model and its placeholders.
-    streamed : sequence of TensorVariable
-        The observed variables whose likelihood is streamed.
-    guide : Guide
-        The family; not changed.
+    subject : Subject
+        The model and its Gaussian; not changed.
     own : DataLoader
         The rows that were fitted.
     loader : DataLoader or None
@@ -90,9 +81,10 @@ def diagnose(
     draws = whole_number("draws", draws, least=_FEWEST_DRAWS)
     loader = own if loader is None else loader
     _check_loader(loader, own)
-    fitted, random = guide.as_written(), np.random.default_rng(seed)
+    fitted, random = subject.guide.as_written(), np.random.default_rng(seed)
+    method, streamed = subject.method, subject.streamed
     batch = _first_rows(loader)
-    binding = Binding(binding.model, binding.names, batch)
+    binding = Binding(subject.binding.model, subject.binding.names, batch)
     with (
         PassProgress(loader.total_size, 1, enabled=progressbar) as progress,
         leaving_cores(loader.num_workers),

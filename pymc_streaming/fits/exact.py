@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import ArgumentError, FitError, FixedRowsError
 from pymc_streaming.fits.result import FitResult
+from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.ascent import Ascent, Status
-from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import Guide
@@ -34,43 +33,44 @@ class ExactFit:
 
     Parameters
     ----------
-    binding : Binding
-        The model and its placeholders.
-    streamed : sequence of TensorVariable
-        The observed variables whose likelihood is streamed.
-    method : str
-        As for `Trainer`.
-    guide : Guide
-        Family that is fitted; `run` moves it.
+    subject : Subject
+        The model and its Gaussian, which `run` moves.
     loader : DataLoader
         The rows.
     batch : mapping of str to ndarray
         Some of them.
     compile_kwargs : mapping
         Passed to ``pytensor.function``.
+
+    Attributes
+    ----------
+    subject
+        As given.
     """
 
     def __init__(
         self,
-        binding: Binding,
-        streamed: Sequence[TensorVariable],
-        method: str,
-        guide: Guide,
+        subject: Subject,
         loader: DataLoader,
         batch: Mapping[str, np.ndarray],
         compile_kwargs: Mapping[str, Any],
     ) -> None:
-        self._binding, self._guide = binding, guide
-        self._spread = SPREADS[method]
-        _check_size(method, guide)
-        self._terms = Terms(binding, streamed, guide, batch, loader.total_size, compile_kwargs)
-        _check_any_number_of_rows(self._terms, guide, batch)
+        self.subject = subject
+        _check_size(subject)
+        self._terms = Terms(
+            subject.binding,
+            subject.streamed,
+            subject.guide,
+            batch,
+            loader.total_size,
+            compile_kwargs,
+        )
+        _check_any_number_of_rows(self._terms, subject.guide, batch)
 
     def run(
         self,
         loader: DataLoader,
         sample_rows: int,
-        locations: Sequence[np.ndarray],
         random: np.random.Generator,
         max_passes: int,
         progress: PassProgress,
@@ -83,8 +83,6 @@ class ExactFit:
             The rows, of the same table.
         sample_rows : int
             How many are fitted first.
-        locations : sequence of ndarray, shape (d,)
-            Where to begin; the best end is taken.
         random : numpy.random.Generator
             For the choice of the sample, and the signs.
         max_passes : int
@@ -97,20 +95,20 @@ class ExactFit:
         NonFiniteError, IndexRangeError
             If the log-density has no finite gradient where the fit begins.
         """
-        guide, began = self._guide, time.perf_counter()
+        guide, began = self.subject.guide, time.perf_counter()
         read, n_modes = 0, 1
         ascent: Ascent[Any]
         try:
-            sample, read, start = self._start(loader, sample_rows, locations, random, progress)
+            sample, read, start = self._start(loader, sample_rows, random, progress)
             n_modes = start.n_modes
             ascent = fit_exactly(
                 _Table(loader, progress),
                 sample,
                 start,
-                self._binding,
+                self.subject.binding,
                 guide,
                 random,
-                spread=self._spread,
+                spread=SPREADS[self.subject.method],
                 max_passes=max_passes,
                 seen=lambda moved: progress.seen(moved.step),
             )
@@ -134,7 +132,6 @@ class ExactFit:
         self,
         loader: DataLoader,
         sample_rows: int,
-        locations: Sequence[np.ndarray],
         random: np.random.Generator,
         progress: PassProgress,
     ) -> int:
@@ -142,9 +139,9 @@ class ExactFit:
 
         Takes and raises the same as `run`.
         """
-        guide = self._guide
+        guide = self.subject.guide
         try:
-            sample, _, start = self._start(loader, sample_rows, locations, random, progress)
+            sample, _, start = self._start(loader, sample_rows, random, progress)
         except NotFinite as error:
             guide.location[:] = error.location
             raise self._explanation(loader) from None
@@ -158,7 +155,6 @@ class ExactFit:
         self,
         loader: DataLoader,
         sample_rows: int,
-        locations: Sequence[np.ndarray],
         random: np.random.Generator,
         progress: PassProgress,
     ) -> tuple[Sample, int, Start]:
@@ -167,11 +163,14 @@ class ExactFit:
         rows, read = loader.sample(sample_rows, random)
         sample = Sample(rows)
         progress.begin("fitting the sample")
-        return sample, read, start_from(self._terms, self._guide, sample, locations, random)
+        locations = self.subject.starts(random)
+        start = start_from(self._terms, self.subject.guide, sample, locations, random)
+        return sample, read, start
 
     def _explanation(self, loader: DataLoader) -> FitError:
         """The error for a log-density without a gradient at the location of the guide."""
-        batch_size, point = loader.batch_size, self._guide.location[None]
+        guide = self.subject.guide
+        batch_size, point = loader.batch_size, guide.location[None]
         bad: Block = {}
         first, where = 0, "The prior"
         for block in loader.blocks(batch_size):
@@ -187,21 +186,21 @@ class ExactFit:
                 continue
             break
         return explain(
-            self._binding,
-            self._guide,
+            self.subject.binding,
+            guide,
             bad,
-            np.zeros(self._guide.size),
+            np.zeros(guide.size),
             f"{where}, where the fit begins,",
             "If that is far from where the parameters belong, give a start nearby (initval=).",
         )
 
 
-def _check_size(method: str, guide: Guide) -> None:
+def _check_size(subject: Subject) -> None:
     """Refuse a covariance of too many parameters."""
-    if SPREADS[method] is not None and guide.size > MOST_COLUMNS:
+    if SPREADS[subject.method] is not None and subject.guide.size > MOST_COLUMNS:
         raise ArgumentError(
-            f"method={method!r} has a covariance of all {guide.size:,} parameters, which is fitted "
-            f"in exact passes for at most {MOST_COLUMNS:,}. Use method='advi'."
+            f"method={subject.method!r} has a covariance of all {subject.guide.size:,} parameters, "
+            f"which is fitted in exact passes for at most {MOST_COLUMNS:,}. Use method='advi'."
         )
 
 

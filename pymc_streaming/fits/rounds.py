@@ -12,7 +12,6 @@ from pymc_streaming.fits.stochastic import StochasticFit
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.progress import FitProgress
 from pymc_streaming.vi.ascent import Moved, Status
-from pymc_streaming.vi.guides import Guide
 
 __all__ = ["fit_in_rounds", "steps_of"]
 
@@ -35,7 +34,6 @@ def steps_of(loader: DataLoader, max_passes: int | None) -> int:
 
 def fit_in_rounds(
     fit: StochasticFit,
-    guide: Guide,
     loader: DataLoader,
     stream: BatchStream,
     most: int,
@@ -47,8 +45,6 @@ def fit_in_rounds(
     ----------
     fit : StochasticFit
         What takes the steps.
-    guide : Guide
-        What is fitted.
     loader : DataLoader
         The rows.
     stream : BatchStream
@@ -66,7 +62,7 @@ def fit_in_rounds(
     began, before = time.perf_counter(), fit.step.completed
     per_pass = loader.total_size / loader.batch_size
     trail: list[Moved] = []
-    previous = np.full(2 * guide.size, np.nan)
+    previous = np.full(2 * fit.subject.guide.size, np.nan)
     done, status = 0, Status.PASSES_USED_UP
     count = min(most, max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass)))
     try:
@@ -74,7 +70,7 @@ def fit_in_rounds(
             fit.run(count, stream, progress)
             fit.settle(count)
             done += count
-            averages = _averages(fit, guide.size)
+            averages = _averages(fit, fit.subject.guide.size)
             moved = _moved(fit, averages, previous, math.ceil(done / per_pass))
             previous = averages
             trail.append(moved)

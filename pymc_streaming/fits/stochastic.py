@@ -6,17 +6,15 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import FitError, NotConvergedWarning
+from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
 from pymc_streaming.progress import FitProgress, History, Recorder
-from pymc_streaming.vi.binding import Binding
-from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.moving import still_moving
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
@@ -46,12 +44,8 @@ class StochasticFit:
 
     Parameters
     ----------
-    binding : Binding
-        The model and its placeholders.
-    streamed : sequence of TensorVariable
-        The observed variables whose likelihood is streamed.
-    guide : Guide
-        Family that is fitted; `run` moves it.
+    subject : Subject
+        The model and its Gaussian, which `run` moves.
     loader : DataLoader
         The rows.
     batch : mapping of str to ndarray
@@ -65,6 +59,8 @@ class StochasticFit:
 
     Attributes
     ----------
+    subject
+        As given.
     step : Step
         What is compiled, and how far it got.
     position : tuple of int
@@ -75,20 +71,20 @@ class StochasticFit:
 
     def __init__(
         self,
-        binding: Binding,
-        streamed: Sequence[TensorVariable],
-        guide: Guide,
+        subject: Subject,
         loader: DataLoader,
         batch: Mapping[str, np.ndarray],
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
         random: np.random.Generator,
     ) -> None:
-        self.step = Step(binding, streamed, guide, optimizer, compile_kwargs)
+        self.subject = subject
+        self.step = Step(
+            subject.binding, subject.streamed, subject.guide, optimizer, compile_kwargs
+        )
         self.position = (0, 0)
         self.stretches = Stretches()
-        self._binding, self._guide, self._loader = binding, guide, loader
-        self._optimizer, self._random = optimizer, random
+        self._loader, self._optimizer, self._random = loader, optimizer, random
         self._settled = 0  # steps of the runs that came to their end
         self._seconds = 0.0
         self._recorder = Recorder()
@@ -154,7 +150,7 @@ class StochasticFit:
         if not isinstance(self._optimizer, AnnealedAdam):
             return
         reach = self._rates(self._average_from(n), n, n).sum()
-        moving = still_moving(self._guide, *self.step.averages(), reach)
+        moving = still_moving(self.subject.guide, *self.step.averages(), reach)
         if moving:
             order = (
                 "The order of the rows, which this fit was warned about, does that: shuffle the "
@@ -210,11 +206,11 @@ class StochasticFit:
     def _stretches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Noise, learning rates and averaging weights for the steps of a run, many at a time."""
         average_from = self._average_from(n)
-        size = max(1, STRETCH_BYTES // (8 * self._guide.size))
+        size = max(1, STRETCH_BYTES // (8 * self.subject.guide.size))
         for start in range(0, n, size):
             stop = min(start + size, n)
             yield (
-                self._random.standard_normal((stop - start, self._guide.size)),
+                self._random.standard_normal((stop - start, self.subject.guide.size)),
                 self._rates(start, stop, n),
                 averaging_weights(start, stop, average_from),
             )
@@ -235,4 +231,4 @@ class StochasticFit:
             "When the parameters ran away, a lower learning rate helps "
             "(optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."
         )
-        return explain(self._binding, self._guide, batch, noise, where, advice)
+        return explain(self.subject.binding, self.subject.guide, batch, noise, where, advice)

@@ -28,6 +28,7 @@ from pymc_streaming.sources import Block
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
+from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import starts_around
@@ -90,6 +91,7 @@ def diagnose(
         leaving_cores(loader.num_workers),
     ):
         terms = Terms(binding, streamed, fitted, batch, own.total_size, compile_kwargs)
+        check_any_number_of_rows(terms, fitted.location, batch)
         progress.begin("sampling")
         sample = Sample(loader.sample(_sample_size(loader, fitted.size), random)[0])
         rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))

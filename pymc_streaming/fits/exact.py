@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pymc_streaming.errors import ArgumentError, FitError, FixedRowsError
+from pymc_streaming.errors import ArgumentError, FitError
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
@@ -18,7 +18,7 @@ from pymc_streaming.sources import Block
 from pymc_streaming.vi.ascent import Ascent, Status
 from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
-from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
@@ -65,7 +65,7 @@ class ExactFit:
             loader.total_size,
             compile_kwargs,
         )
-        _check_any_number_of_rows(self._terms, subject.guide, batch)
+        check_any_number_of_rows(self._terms, subject.guide.location, batch)
 
     def run(
         self,
@@ -202,22 +202,6 @@ def _check_size(subject: Subject) -> None:
             f"method={subject.method!r} has a covariance of all {subject.guide.size:,} parameters, "
             f"which is fitted in exact passes for at most {MOST_COLUMNS:,}. Use method='advi'."
         )
-
-
-def _check_any_number_of_rows(terms: Terms, guide: Guide, batch: Mapping[str, np.ndarray]) -> None:
-    """Refuse a model in which the number of rows is written down."""
-    rows = dict(batch)
-    n_rows = count_rows(rows)
-    fewer = Sample(rows_of(rows, 0, max(1, n_rows - 1)))
-    try:
-        gradients_at(terms, fewer, guide.location[None])
-    except Exception as error:
-        raise FixedRowsError(
-            f"The model works on batches of {n_rows:,} rows but not on {fewer.n_rows:,}, and a fit "
-            "until convergence takes as many as there are. Take the number of rows from the data "
-            "instead of writing it down (a shape=, zeros(...)), or give a number of steps: "
-            "fit(20_000)."
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,5 @@ class FitResult:
         return self.status.converged
 
     def __str__(self) -> str:
-        return (
-            f"{self.passes} passes, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"
-        )
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        return f"{passes}, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"

@@ -297,6 +297,10 @@ def test_a_number_of_rows_that_is_written_down() -> None:
         pytest.raises(errors.FixedRowsError, match=r"100 rows but not on 99.*fit\(20_000\)"),
     ):
         trainer.fit()
+    with pytest.warns(errors.NotConvergedWarning):
+        trainer.fit(10)
+    with pytest.raises(errors.FixedRowsError, match="diagnoses"):
+        trainer.diagnose()
 
 
 def test_an_index_that_a_distribution_makes() -> None:

@@ -53,17 +53,22 @@ def sample_rows(
             chosen.append(int(index))
             available += counts[index] or 0
     places = np.sort(random.choice(available, n_rows, replace=False, shuffle=False))
-    picked: list[Block] = []
+    order = random.permutation(n_rows)  # where each of them goes
+    picked = {
+        name: np.empty((n_rows, *spec.row_shape), spec.dtype)
+        for name, spec in source.layout.items()
+    }
     seen = 0
     for index in sorted(chosen):
         for rows in read_checked(source, fragments[index]):
             first, last = np.searchsorted(places, [seen, seen + len(rows)])
             if first < last:
-                block = rows.block(source.layout)
-                wanted = places[first:last] - seen
-                picked.append({name: array[wanted] for name, array in block.items()})
+                block, wanted = rows.block(source.layout), places[first:last] - seen
+                for name, array in block.items():
+                    picked[name][order[first:last]] = array[wanted]
             seen += len(rows)
-    order = random.permutation(sum(len(next(iter(block.values()))) for block in picked))
-    return {
-        name: np.concatenate([block[name] for block in picked])[order] for name in source.layout
-    }, seen
+    found = int(np.searchsorted(places, seen))
+    if found < n_rows:  # the source has fewer rows than it said, which a pass will find out
+        there = np.sort(order[:found])
+        picked = {name: array[there] for name, array in picked.items()}
+    return picked, seen

@@ -20,8 +20,8 @@ _COMPILATION = {"numba": 120 * 2**20, "jax": 250 * 2**20, "c": 40 * 2**20}
 _DECODING = 16 * 2**20
 # Rows of a chunk of an exact pass, about: blocks are multiples of it.
 _CHUNK_ROWS = 4_096
-# The rows are held, joined, and joined in random order.
-_SAMPLE_COPIES = 3
+# The rows are held, and once more with those of groups that they lacked.
+_SAMPLE_COPIES = 2
 # Vectors as long as there are points, or as long as a triangle: parameters, their gradients, their
 # moments, their averages, and what they are computed from.
 _POINT_ARRAYS, _TRIANGLES = 8, 12

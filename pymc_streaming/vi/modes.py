@@ -19,7 +19,7 @@ from pymc_streaming.vi.terms import Terms
 __all__ = ["Modes", "find_modes", "starts_around"]
 
 # Random places, and how far from the initial point: as Stan's, on the unconstrained scale.
-_PLACES, _DISTANCE, _MOST_PARAMETERS = 2, 2.0, 2_048
+_PLACES, _DISTANCE, _MOST_PARAMETERS = 2, 2.0, 100
 # Points of a line; by how many nats it must dip; and how much lower, on the sample, a mode may be.
 _POINTS, _DIP, _LOWER = 65, 3.0, 10.0
 
@@ -46,7 +46,7 @@ def starts_around(
     """A location, and random places up to 2 from PyMC's initial point, with mirror images.
 
     So a mode on the other side, as of a parameter whose sign is not known, is not missed by chance.
-    Of more than 2,048 parameters there is only the location: each start is a fit.
+    Of more than 100 parameters there is only the location: so far out each start is a long fit.
 
     Parameters
     ----------

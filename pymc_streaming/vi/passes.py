@@ -32,8 +32,6 @@ __all__ = [
     "slopes_over",
 ]
 
-# Rows of a chunk: few enough to stay in a processor's cache, enough to be worth a call.
-_CHUNK_ROWS = 4096
 #: Relative error of curvatures that is good enough on the way; and for scales, in the end.
 PASS_NOISE, SCALE_NOISE = 0.1, 0.012
 
@@ -223,7 +221,7 @@ def slopes_over(
     n_patterns = len(points) // 2
     cycle = n_patterns // pairs
     # As many chunks as make whole cycles, so that every pattern meets as many rows.
-    cycles = max(1, round(table.n_rows / (cycle * _CHUNK_ROWS)))
+    cycles = max(1, round(table.n_rows / (cycle * terms.chunk_rows)))
     chunk_rows = math.ceil(table.n_rows / (cycle * cycles))
     sums = np.zeros_like(points)
     done = 0

@@ -31,8 +31,9 @@ __all__ = [
     "start_from",
 ]
 
-#: Memory of the rows of a sample, unless so few would be too few.
+#: Memory of the rows of a sample; more, by a factor, where that is few rows for each parameter.
 MOST_SAMPLE_BYTES = 64 * 2**20
+_ROWS_A_PARAMETER, _MORE = 30, 4
 # Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
 # deviations of their own.
 _FIRST_ROWS, _ROUGH = 4_000, 0.3
@@ -76,6 +77,7 @@ def sample_size(
 
     The error with which the passes begin is that of the sample's posterior, and each pass leaves
     of it about as much as the sample's curvature is wrong: so a cube root of the rows is enough.
+    Of many parameters that is the more wrong the fewer rows there are for each.
 
     Examples
     --------
@@ -83,7 +85,10 @@ def sample_size(
     [10000, 150000, 599186]
     """
     wanted = 150_000 * (n_rows / 1e6) ** (1 / 3) * max(1.0, size / 50) ** 0.5
-    return int(min(n_rows, max(20_000, wanted), max(2_000, most_bytes // max(1, row_nbytes))))
+    most = max(
+        most_bytes // max(1, row_nbytes), min(30 * size, 4 * most_bytes // max(1, row_nbytes))
+    )
+    return int(min(n_rows, max(20_000, wanted), max(2_000, most)))
 
 
 def start_from(

@@ -83,7 +83,7 @@ class Curvature:
         self._terms, self._sample, self._around = terms, sample, around
         self._ratio = ratio
         # Each call gives a whole gradient: not more of them than rows are worth.
-        self._chunk_rows = int(np.clip(terms.size, 256, 4096))
+        self._chunk_rows = min(max(terms.size, 256), terms.chunk_rows)
         self._corrections: list[tuple[np.ndarray, float, np.ndarray, float]] = []
 
     def times(self, direction: np.ndarray) -> np.ndarray:

@@ -36,6 +36,10 @@ from pymc_streaming.vi.guides import Guide
 
 __all__ = ["Terms"]
 
+# Memory of the rows of a chunk: it stays in a processor's cache while it is looked at from several
+# points. And their number: fewer are not worth a call.
+_CHUNK_BYTES, _CHUNK_ROWS = 2**20, (128, 4096)
+
 
 class Terms:
     """Both terms and their gradients.
@@ -59,6 +63,8 @@ class Terms:
     ----------
     size : int
         Number of unconstrained parameters d.
+    chunk_rows : int
+        Rows that are best looked at together.
     """
 
     def __init__(
@@ -71,6 +77,8 @@ class Terms:
         compile_kwargs: Mapping[str, Any],
     ) -> None:
         self.size = guide.size
+        row_nbytes = sum(array.nbytes for array in batch.values()) / binding.n_rows
+        self.chunk_rows = int(np.clip(_CHUNK_BYTES / max(row_nbytes, 1.0), *_CHUNK_ROWS))
         self._binding = binding
         settings = function_settings(compile_kwargs)
         model = guide.group.model

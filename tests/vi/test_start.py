@@ -86,7 +86,7 @@ def test_starts_are_on_both_sides() -> None:
     np.testing.assert_allclose(np.mean(others, axis=0), initial)
     assert len(others) == 4
     assert len(starts_around(np.zeros(3), initial, random)) == 5
-    many = np.zeros(3_000)
+    many = np.zeros(101)
     assert len(starts_around(many, many, random)) == 1
 
 
@@ -106,4 +106,6 @@ def test_sample_sizes() -> None:
     assert sample_size(100, 5, 8) == 100
     assert sample_size(8 * 10**9, 5, 8) == pytest.approx(3_000_000, abs=1)
     assert sample_size(10**9, 5, 100_000) == 2_000  # rows of a hundred kilobytes
-    assert sample_size(10**6, 1_000, 8_000) == 64 * 2**20 // 8_000
+    assert sample_size(10**7, 20, 8_000) == 64 * 2**20 // 8_000
+    assert sample_size(10**6, 1_000, 8_000) == 30_000  # thirty for each parameter
+    assert sample_size(10**7, 2_000, 16_000) == pytest.approx(2**28 / 16_000, abs=1)

@@ -73,7 +73,8 @@ def ways(fit: Fit, asked: str, n: int | None) -> list[Way]:
     every = list(_passes(fit, common) if n is None else _steps(fit, common, n))
     if asked == "auto":
         # Flat memory is what steps promise, and nothing of them depends on how much is free.
-        asked = "in_memory" if n is None else "streaming"
+        of_passes = "accumulate" if fit.loader.source.is_quick else "in_memory"
+        asked = of_passes if n is None else "streaming"
     strategies = [way.strategy for way in every]
     return every[strategies.index(asked) :]
 
@@ -103,7 +104,8 @@ def _passes(fit: Fit, common: Mapping[str, int]) -> Iterator[Way]:
     most_bytes = MOST_SAMPLE_BYTES
     usual = sample_rows = sample_size(loader.total_size, fit.size, row, most_bytes)
     yield way("in_memory", usual, *_table(loader))
-    yield way("accumulate", usual, 0, "")
+    quick = "the files are read about as fast as memory" if loader.source.is_quick else ""
+    yield way("accumulate", usual, 0, quick)
     while most_bytes > 1:  # a smaller sample is a worse start, which may cost a pass
         most_bytes //= 2
         fewer = sample_size(loader.total_size, fit.size, row, most_bytes)

@@ -160,6 +160,7 @@ class ArrowSource(IterableDataset):
         self._plan = plan
         self.layout = plan.layout
         self._verbatim = self._find_verbatim()
+        self.is_quick = len(self._verbatim) == len(self.fragments)
         self.categories = plan.categories if isinstance(plan, ColumnPlan) else {}
 
     def __repr__(self) -> str:

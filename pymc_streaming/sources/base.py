@@ -160,6 +160,9 @@ class IterableDataset(abc.ABC):
         True when the rows are known to be in uniformly random order.
     is_in_memory : bool
         True when the rows are in memory already, so that nothing is won by keeping them.
+    is_quick : bool
+        True when the rows lie in local files as batches need them: the system keeps such files in
+        its own memory while there is room, and reading them again costs hardly more than copying.
 
     Examples
     --------
@@ -182,6 +185,7 @@ class IterableDataset(abc.ABC):
     fragments: Sequence[Fragment]
     is_shuffled: bool = False
     is_in_memory: bool = False
+    is_quick: bool = False
 
     @abc.abstractmethod
     def read(self, fragment: Fragment) -> Iterator[Block]:

@@ -49,6 +49,13 @@ def test_only_the_table_in_memory_grows_with_its_rows() -> None:
         assert way.parts["blocks"] == ways(fit_of(10**7), "auto", 100)[0].parts["blocks"]
 
 
+def test_files_that_are_read_as_fast_as_memory_are_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(Unread, "is_quick", True)
+    assert ways(fit_of(), "auto", None)[0].strategy == "accumulate"
+    assert "as fast as memory" in ways(fit_of(), "auto", None)[0].remark
+    assert ways(fit_of(), "in_memory", None)[0].strategy == "in_memory"
+
+
 @pytest.mark.parametrize("n", [None, 100])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_from_most_memory_to_least(n, shuffle) -> None:

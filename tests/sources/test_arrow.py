@@ -258,6 +258,14 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_rows_that_lie_as_they_are_needed_are_quick(packed):
+    with pytensor.config.change_flags(floatX="float64"):
+        assert arrow_source(packed / "float64").is_quick
+        assert not arrow_source(packed / "float32").is_quick  # to be converted
+        write(packed / "b.arrow", mixed(), [100])
+        assert not arrow_source(packed / "b.arrow", columns=["x", "y"]).is_quick
+
+
 def expected_rows() -> np.ndarray:
     return np.array(expected_order(300, 0))[:, None] + 1000.0 * np.arange(5)
 

@@ -234,7 +234,10 @@ def ascend[Q: Normal, D: Found](
                 (family, *others), q, before = others, new, moved
                 found = family.look(table, q)
                 passes += 1
-                continue
+                if found.are_finite:
+                    continue
+                status = Status.STALLED
+                break
             there = family.look(table, new)
             passes += 1
             # In nats: less is noise, and would not matter.

@@ -246,7 +246,7 @@ def test_duplicate_columns() -> None:
         {"categories": {"nothing": "auto"}},
         {"columns": ["x"], "categories": {"g": "auto"}},
         {"transform": 3},
-        {"columns": {"x": "x"}, "transform": lambda block: block},
+        {"columns": {"x": "x"}, "transform": dict},
     ],
     ids=str,
 )

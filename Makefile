@@ -26,7 +26,7 @@ demo: $(VENV)/.core ## Fit a model to a stream of 2 million rows and compare wit
 	$(BIN)/pymc-streaming demo $(ARGS)
 
 test: $(VENV)/.test ## Run the tests and every example in the documentation (ARGS="-k loader")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint ## Check style, types and the order of imports
 	$(BIN)/ruff check

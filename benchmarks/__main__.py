@@ -92,7 +92,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     for option in ("rounds", "rows", "seconds"):
-        values = getattr(options, option, 1)
+        values = getattr(options, option, None) or 1
         if min(values if isinstance(values, list) else [values]) <= 0:
             parser.error(f"--{option} must be more than 0")
     from benchmarks import report

@@ -9,7 +9,7 @@ import platform
 import shlex
 import statistics
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from benchmarks import BenchmarkError
 
 PACKAGES = (
     "pymc-streaming", "pymc", "pytensor", "numba", "numpy", "pyarrow", "pymc-extras", "numpyro",
@@ -111,6 +113,18 @@ class Recording:
             flush=True,
         )
         self._write(self.partial)
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Take over what the finished run before measured of what is wanted."""
+        if not self.path.exists():
+            raise BenchmarkError(f"There is no {self.path.name} to keep anything of.")
+        before = json.loads(self.path.read_text("utf-8"))
+        found, now = _conditions(before), _conditions(self.record)
+        if found != now:
+            raise BenchmarkError(
+                f"{self.path.name} cannot be kept: it was measured on {found}; this is {now}."
+            )
+        self.record["measurements"] += [m for m in before["measurements"] if wanted(m["of"])]
 
     def results(self) -> Results:
         """What there is so far."""
@@ -228,6 +242,12 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"{len(value)} values"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _conditions(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for figures that stand in one table."""
+    machine = record["machine"]
+    return {"processor": machine["processor"], "cores": machine["cores"], **record["versions"]}
 
 
 def _now() -> str:

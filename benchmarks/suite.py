@@ -17,10 +17,13 @@ found without the package, on all rows in float64; its distance from the posteri
 the table where there are draws (`python -m benchmarks.suite_references`).
 
 Those that take steps are looked at after 500, 1,000, 2,000 ... of them, until `--budget` seconds of
-fitting are spent. NumPyro's schedule is sized to a run, so it begins anew for 2,000, 8,000 ...
-steps, and only the run itself counts. Each fit has a process of its own; there was one before it,
-which is not counted, so that what PyTensor and Numba compile is in their caches. A fit that fails
-is a result.
+fitting are spent, or half as much again as this package took, if that is more. NumPyro's schedule
+is sized to a run, so it begins anew for 2,000, 8,000 ... steps, and only the run itself counts.
+Each fit has a process of its own; there was one before it, which is not counted, so that what
+PyTensor and Numba compile is in their caches. A fit that fails is a result.
+
+Models are compared one after the other, all contestants taking turns on one table. All of them take
+hours; with --keep a run repeats some models, and keeps what is on record of the others.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from benchmarks.processes import each_from_fresh, float_environment, from_fresh
 from benchmarks.recording import Recording, Results, Row
 from benchmarks.report import BLUE, GREEN, GREY, ORANGE, VERMILION, Figure, Table, new_figure, text
 from benchmarks.suite_models import MODELS
-from benchmarks.suite_references import Reference, find
+from benchmarks.suite_references import Reference, find, sizes_with_draws
 
 CONTESTANTS = {
     "this": ("this package, fit()", BLUE, "o"),
@@ -53,6 +56,8 @@ CONTESTANTS = {
 MOST_ERROR, MOST_OFF = 0.1, 0.05
 # Longer than any budget needs: a fit that hangs is ended.
 PATIENCE_SECONDS, PATIENCE_BUDGETS = 600, 10
+# Than this package, the others fit.
+LONGER = 1.5
 #: Of a checkpoint on record, in this order.
 TRAIL = ("seconds", "passes", "error", "smallest_sd", "largest_sd")
 READING = """\
@@ -76,30 +81,50 @@ converged; passes are rows that were read over rows of the table."""
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=None,
+        help="rows of the tables; without it 1,000,000, and what there are draws by NUTS for",
+    )
     parser.add_argument(
         "--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS)
     )
     parser.add_argument("--seeds", type=int, default=3, help="fits of each, with seeds from 0 on")
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds of a fit by steps")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds of a fit by steps")
     parser.add_argument("--batch-size", type=int, default=4096)
+    parser.add_argument(
+        "--keep", action="store_true", help="what is on record of other models, or other rows"
+    )
 
 
 def run(options: argparse.Namespace, recording: Recording) -> None:
-    for name in options.models:
-        for n_rows in dict.fromkeys(MODELS[name].most_rows(n) for n in options.rows):
-            reference = find(name, n_rows)
-            with tempfile.TemporaryDirectory() as temporary:
-                folder = Path(temporary)
-                from_fresh(prepare, name, folder, n_rows)
-                for which in options.contestants:
-                    arguments = (which, name, folder, options.batch_size)
-                    _fit(arguments, 0, 0.0, reference)  # fills the caches
-                    for seed in range(options.seeds):
-                        found = _fit(arguments, seed, options.budget, reference)
-                        recording.add(
-                            "fit", {"model": name, "rows": n_rows, "contestant": which}, found
-                        )
+    contests = [(name, n) for name in options.models for n in _sizes(name, options.rows)]
+    if options.keep:
+        recording.keep(lambda of: (of["model"], of["rows"]) not in contests)
+    for name, n_rows in contests:
+        reference = find(name, n_rows)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            from_fresh(prepare, name, folder, n_rows)
+            budget = options.budget
+            for which in options.contestants:
+                arguments = (which, name, folder, options.batch_size)
+                _fit(arguments, 0, 0.0, reference)  # fills the caches
+                for seed in range(options.seeds):
+                    found = _fit(arguments, seed, budget, reference)
+                    recording.add(
+                        "fit", {"model": name, "rows": n_rows, "contestant": which}, found
+                    )
+                    if which == "this" and found["seconds"]:
+                        budget = max(budget, LONGER * found["seconds"])
+
+
+def _sizes(name: str, asked: Sequence[int] | None) -> list[int]:
+    """Rows of the tables of a model, each once."""
+    wanted = asked or [*sizes_with_draws(name), 1_000_000]
+    return list(dict.fromkeys(MODELS[name].most_rows(n) for n in wanted))
 
 
 def prepare(name: str, folder: Path, n_rows: int) -> None:

@@ -88,6 +88,17 @@ def find(name: str, n_rows: int, folder: Path = FOLDER) -> Reference:
     return Reference(**vectors, unit=kept["unit"], nuts_mean=nuts_mean)
 
 
+def sizes_with_draws(name: str, folder: Path = FOLDER) -> list[int]:
+    """Numbers of rows of the references of a model that have draws by NUTS."""
+    paths = folder.glob(f"{name}-*.json")
+    sizes = {path: path.stem.removeprefix(f"{name}-") for path in paths}
+    return sorted(
+        int(size)
+        for path, size in sizes.items()
+        if size.isdigit() and "nuts_mean" in json.loads(path.read_text("utf-8"))
+    )
+
+
 def _described(model: Regression) -> str:
     return f"{model}, {model.positive}"
 

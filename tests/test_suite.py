@@ -18,7 +18,7 @@ from benchmarks.processes import ChildError
 from benchmarks.recording import Recording, Results
 from benchmarks.suite_contestants import Checkpoint
 from benchmarks.suite_models import MODELS
-from benchmarks.suite_references import FOLDER, MOST_R_HAT, Reference, find
+from benchmarks.suite_references import FOLDER, MOST_R_HAT, Reference, find, sizes_with_draws
 
 SMALL = [name for name, model in MODELS.items() if model.size < 1_000]
 pytest.importorskip("numpyro", reason="NumPyro comes with the extra `bench`")
@@ -162,7 +162,8 @@ def here(monkeypatch):
     monkeypatch.setattr(suite, "find", newton)
 
 
-def test_a_run_at_a_tiny_size(here, tmp_path):
+def test_a_run_at_a_tiny_size(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "LONGER", 0.0)
     words = "suite --models logistic-5 --rows 8000 --seeds 1 --budget 0.01 --batch-size 200"
     words += " --contestants this numpyro-float32"
     assert main([*words.split(), "--output", str(tmp_path)]) == 0
@@ -174,6 +175,51 @@ def test_a_run_at_a_tiny_size(here, tmp_path):
     assert numpyro.median("passes") == 2_000 * 200 / 8_000
     assert this.found["failed"] == numpyro.found["failed"] == [None]
     assert "converged" in (tmp_path / "suite.md").read_text("utf-8")
+
+
+def test_others_fit_longer_than_this_package(here, tmp_path, monkeypatch):
+    budgets = []
+
+    def fit(arguments, seed, budget, reference):
+        budgets.append((arguments[0], budget))
+        return {"seconds": 10.0 * seed}
+
+    monkeypatch.setattr(suite, "_fit", fit)
+    options = Namespace(
+        models=["logistic-5"],
+        rows=[200],
+        contestants=["this", "pm-fit"],
+        seeds=3,
+        budget=5.0,
+        batch_size=100,
+        keep=False,
+    )
+    suite.run(options, Recording("suite", tmp_path, options))
+    assert budgets[-3:] == [("pm-fit", 30.0)] * 3
+
+
+def test_what_is_on_record_of_others_can_be_kept(tmp_path):
+    made = Recording("suite", tmp_path, Namespace())
+    for name in ("linear", "rare"):
+        made.add("fit", {"model": name, "rows": 8_000}, {"seconds": 1.0})
+    made.finish()
+    after = Recording("suite", tmp_path, Namespace())
+    after.keep(lambda of: of["model"] != "linear")
+    assert [row.of["model"] for row in after.results().rows("fit")] == ["rare"]
+    after.record["versions"] = {"pymc": "0"}
+    with pytest.raises(BenchmarkError, match=r"suite\.json cannot be kept: it was measured on"):
+        after.keep(lambda of: True)
+    with pytest.raises(BenchmarkError, match=r"no suite\.json"):
+        Recording("suite", tmp_path / "empty", Namespace()).keep(lambda of: True)
+
+
+def test_sizes_without_being_asked(tmp_path, monkeypatch):
+    for name, kept in [("linear-70", {"nuts_mean": []}), ("linear-9", {}), ("rare-8", {})]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(kept), "utf-8")
+    assert sizes_with_draws("linear", tmp_path) == [70]
+    monkeypatch.setattr(suite, "sizes_with_draws", lambda name: [70])
+    assert suite._sizes("linear", None) == [70, 1_000_000]
+    assert suite._sizes("logistic-1000", [10**6, 10**7]) == [199_800]
 
 
 def test_fits_by_steps_are_looked_at(here, tmp_path):

@@ -46,7 +46,7 @@ from pymc_streaming.sources import KeptSource
 from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import placeholder_names
 from pymc_streaming.vi.compiling import backend_of
-from pymc_streaming.vi.cores import leaving_cores
+from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.guides import GUIDES, n_parameters
 from pymc_streaming.vi.initial import check_init
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
@@ -491,6 +491,7 @@ class Trainer:
             self.dataloader,
             loader,
             self._compile_kwargs,
+            self._exact.terms if self._exact else None,
             draws=draws,
             seed=self._guide_seed,
             progressbar=self.progressbar,
@@ -503,7 +504,7 @@ class Trainer:
         loader = self._follow(plan)
         with (
             PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
-            leaving_cores(loader.num_workers),
+            leaving_cores(n_cores()),
         ):
             exact = self._prepare_exactly()
             try:

@@ -26,7 +26,7 @@ from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
 from pymc_streaming.vi.binding import Binding
-from pymc_streaming.vi.cores import leaving_cores
+from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.guides import FullRankGuide, Guide
@@ -55,6 +55,7 @@ def diagnose(
     own: DataLoader,
     loader: DataLoader | None,
     compile_kwargs: Mapping[str, Any],
+    compiled: Terms | None,
     *,
     draws: int,
     seed: int,
@@ -72,6 +73,8 @@ def diagnose(
         The rows to look at; None for the same.
     compile_kwargs : mapping
         Passed to ``pytensor.function``.
+    compiled : Terms or None
+        What a fit of the same rows has compiled.
     draws : int
         Draws S.
     seed : int
@@ -80,7 +83,10 @@ def diagnose(
         Whether to show progress.
     """
     draws = whole_number("draws", draws, least=_FEWEST_DRAWS)
-    loader = own if loader is None else loader
+    if loader is None:
+        loader = own
+    else:
+        compiled = None  # for arrays of the types that `own` gives
     _check_loader(loader, own)
     fitted, random = subject.guide.as_written(), np.random.default_rng(seed)
     method, streamed = subject.method, subject.streamed
@@ -88,9 +94,9 @@ def diagnose(
     binding = Binding(subject.binding.model, subject.binding.names, batch)
     with (
         PassProgress(loader.total_size, 1, enabled=progressbar) as progress,
-        leaving_cores(loader.num_workers),
+        leaving_cores(n_cores()),
     ):
-        terms = Terms(binding, streamed, fitted, batch, own.total_size, compile_kwargs)
+        terms = compiled or Terms(binding, streamed, fitted, batch, own.total_size, compile_kwargs)
         check_any_number_of_rows(terms, fitted.location, batch)
         progress.begin("sampling")
         sample = Sample(loader.sample(_sample_size(loader, fitted.size), random)[0])

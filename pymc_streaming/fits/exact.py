@@ -46,6 +46,8 @@ class ExactFit:
     ----------
     subject
         As given.
+    terms : Terms
+        What is compiled.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class ExactFit:
     ) -> None:
         self.subject = subject
         _check_size(subject)
-        self._terms = Terms(
+        self.terms = Terms(
             subject.binding,
             subject.streamed,
             subject.guide,
@@ -65,7 +67,7 @@ class ExactFit:
             loader.total_size,
             compile_kwargs,
         )
-        check_any_number_of_rows(self._terms, subject.guide.location, batch)
+        check_any_number_of_rows(self.terms, subject.guide.location, batch)
 
     def run(
         self,
@@ -164,7 +166,7 @@ class ExactFit:
         sample = Sample(rows)
         progress.begin("fitting the sample")
         locations = self.subject.starts(random)
-        start = start_from(self._terms, self.subject.guide, sample, locations, random)
+        start = start_from(self.terms, self.subject.guide, sample, locations, random)
         return sample, read, start
 
     def _explanation(self, loader: DataLoader) -> FitError:
@@ -177,7 +179,7 @@ class ExactFit:
             for start in range(0, count_rows(block), batch_size):
                 rows = rows_of(block, start, start + batch_size)
                 bad = bad or rows
-                if not np.isfinite(gradients_at(self._terms, Sample(rows), point)).all():
+                if not np.isfinite(gradients_at(self.terms, Sample(rows), point)).all():
                     last = first + count_rows(rows) - 1
                     bad, where = rows, f"The log-density of rows {first:,} to {last:,}"
                     break

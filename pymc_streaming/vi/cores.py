@@ -1,16 +1,18 @@
-"""Which cores the step may use."""
+"""Which cores steps and passes may use."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numba
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["leaving_cores"]
+__all__ = ["at_the_same_time", "leaving_cores", "n_cores"]
 
 # The number of threads is one for the whole process, and so is what is known of it.
 _lock = threading.Lock()
@@ -40,11 +42,21 @@ def leaving_cores(n: int) -> Iterator[None]:
                 _limit.restore_original_limits()
 
 
+def n_cores() -> int:
+    """Cores of this process; no more than NUMBA_NUM_THREADS, where a person has set that."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, int(numba.config.NUMBA_NUM_THREADS))
+
+
+def at_the_same_time[T](function: Callable[[T], None], pieces: Sequence[T]) -> None:
+    """Call a function that releases the interpreter's lock on each of some pieces, in threads."""
+    with ThreadPoolExecutor(len(pieces)) as pool:
+        list(pool.map(function, pieces))
+
+
 def _limited(n: int) -> Any:
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    cores = n_cores()
     blas = ThreadpoolController().select(user_api="blas")
     wanted = [library["num_threads"] for library in blas.info()]  # a person may have chosen fewer
     return blas.limit(limits=min([max(1, cores - n), *wanted]))

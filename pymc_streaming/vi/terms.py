@@ -32,6 +32,7 @@ from pymc_streaming.vi.compiling import (
     guarded,
     is_numba,
 )
+from pymc_streaming.vi.cores import at_the_same_time, n_cores
 from pymc_streaming.vi.guides import Guide
 
 __all__ = ["Terms"]
@@ -39,6 +40,8 @@ __all__ = ["Terms"]
 # Memory of the rows of a chunk: it stays in a processor's cache while it is looked at from several
 # points. And their number: fewer are not worth a call.
 _CHUNK_BYTES, _CHUNK_ROWS = 2**20, (128, 4096)
+# Rows times points: what is less takes no longer than to start threads for it.
+_WORTH_THREADS = 2**15
 
 
 class Terms:
@@ -138,7 +141,8 @@ class Terms:
         others = functools.partial(constants, function, len(inputs))
         arguments = (np.zeros(self.size), *blocks)
         model: Any
-        if is_numba(settings):
+        releases_lock = is_numba(settings)
+        if releases_lock:
             loop, model = kernels.compiled_accumulate(
                 function.vm.jit_fn, arguments + others(), len(blocks)
             )
@@ -152,8 +156,19 @@ class Terms:
             chosen: np.ndarray,
             out: np.ndarray,
         ) -> None:
-            n_rows = len(rows[0]) if rows else 0
-            loop(model, chunk_rows, n_rows, rows, others(), points, chosen, out)
+            n_rows, arguments = len(rows[0]) if rows else 0, others()
+
+            def look(columns: np.ndarray) -> None:
+                columns = np.ascontiguousarray(columns)
+                loop(model, chunk_rows, n_rows, rows, arguments, points, columns, out)
+
+            n_threads = min(n_cores(), chosen.shape[1]) if releases_lock else 1
+            if n_threads > 1 and n_rows * chosen.shape[1] >= _WORTH_THREADS:
+                # Each point is in one column, so each thread has rows of `out` of its own, and sums
+                # are the same for any number of threads.
+                at_the_same_time(look, np.array_split(chosen, n_threads, axis=1))
+            else:
+                look(chosen)
 
         return accumulate
 
@@ -179,7 +194,7 @@ class Terms:
         points : ndarray, shape (k, d)
             Draws.
         chosen : ndarray of int64, shape (chunks, m)
-            The points at which each chunk is looked at.
+            The points at which each chunk is looked at; no point is in two columns.
         out : ndarray, shape (k, d)
             Sums, by point. NaN where data are outside the support or the range of an index.
         """

@@ -7,6 +7,7 @@ import pymc as pm
 import pytest
 from pytensor.compile.mode import Mode
 
+from pymc_streaming.vi import terms as terms_module
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import MeanFieldGuide
 from pymc_streaming.vi.terms import Terms
@@ -55,6 +56,15 @@ def total(terms: Terms, points: np.ndarray, chunk_rows: int, data=DATA, weights=
 @pytest.fixture(scope="module")
 def compiled() -> tuple[Terms, MeanFieldGuide]:
     return make_terms({})
+
+
+@pytest.mark.parametrize("n_cores", [2, 3, 9])
+def test_threads_change_nothing(compiled, n_cores, monkeypatch):
+    monkeypatch.setattr(terms_module, "_WORTH_THREADS", 0)
+    monkeypatch.setattr(terms_module, "n_cores", lambda: 1)
+    alone = total(compiled[0], POINTS, 100)
+    monkeypatch.setattr(terms_module, "n_cores", lambda: n_cores)
+    np.testing.assert_array_equal(total(compiled[0], POINTS, 100), alone)
 
 
 POINTS = np.random.default_rng(1).normal(scale=0.3, size=(4, 9))

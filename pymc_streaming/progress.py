@@ -116,13 +116,15 @@ class FitProgress(_Bar):
             loss="",
         )
         self._n, self._batch_size = n, batch_size
+        self._before = self._done = 0  # steps of the runs before, and of this one
         self._loss = math.nan
         self._started = time.perf_counter()
         self._shown = -math.inf
 
     def begin(self) -> None:
-        """Compilation is over, the first step follows."""
+        """The first step of a run follows; of several, steps are counted together."""
         self._started = time.perf_counter()
+        self._before, self._done = self._before + self._done, 0
         self._progress.update(self._task, description="fitting")
 
     def seen(self, loss: float) -> None:
@@ -132,16 +134,17 @@ class FitProgress(_Bar):
         self._loss += self.SMOOTHING * (loss - self._loss)
 
     def update(self, done: int) -> None:
-        """Show that `done` steps are taken, if it is time to show something."""
+        """Show that `done` steps of the run are taken, if it is time to show something."""
         now = time.perf_counter()
-        if now - self._shown < self.INTERVAL and done < self._n:
+        self._done = done
+        if now - self._shown < self.INTERVAL and self._before + done < self._n:
             return
         self._shown = now
         elapsed = max(now - self._started, 1e-9)
         rows_per_second = done * self._batch_size / elapsed
         self._progress.update(
             self._task,
-            completed=done,
+            completed=self._before + done,
             speed=f"{rows_per_second / 1e6:.2f} M rows/s",
             loss=f"loss {self._loss:,.6g}",
         )

@@ -17,6 +17,7 @@ from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
     ArgumentError,
+    FixedRowsError,
     MemoryLimitWarning,
     NotConvergedWarning,
     OrderedDataError,
@@ -85,8 +86,8 @@ class Trainer:
         leaves the others where PyMC has them. Default: "map" without a number of steps, and with
         one PyMC's initial point.
     optimizer : AnnealedAdam or function, optional
-        Default ``AnnealedAdam()``, sized to the number of steps; or one of PyMC's update
-        functions such as ``pm.adam(learning_rate=0.01)``.
+        Of stochastic steps; exact passes need none. Default ``AnnealedAdam()``, sized to the number
+        of steps; or one of PyMC's update functions such as ``pm.adam(learning_rate=0.01)``.
     random_seed : int, numpy.random.Generator or None, optional
         Seed of the draws. The order of the rows has the loader's seed.
     backend : {"numba", "jax", "c"}, optional
@@ -310,7 +311,9 @@ class Trainer:
         parameters rest. Two or three passes are usual. `result` says how it ended. The order of
         the rows does not matter. With ``strategy="streaming"`` it is fitted in stochastic steps
         instead, in rounds each as long as all before it, until the averages of a round are off by
-        less than 0.2 posterior standard deviations.
+        less than 0.2 posterior standard deviations, and an exact pass confirms it.
+
+        A second call goes on where the first one ended.
 
         With `n`, a second call goes on: from the same parameters, with the optimiser's state, at
         the next row of the stream. The learning rate starts anew, lower the more steps the fits
@@ -399,7 +402,9 @@ class Trainer:
         most = steps_of(self.dataloader, max_passes)
 
         def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
-            self.result = fit_in_rounds(fit, self.dataloader, stream, most, progress)
+            self.result = fit_in_rounds(
+                fit, self.dataloader, stream, most, progress, self._check_by_a_pass
+            )
 
         self._step_with(run, most, self.plan())
         self._say_how_it_ended()
@@ -538,10 +543,25 @@ class Trainer:
     def _begin_at_map(self) -> None:
         """Bring the parameters near before the first step."""
         loader, exact = self.dataloader, self._prepare_exactly()
-        rows = sample_size(loader.total_size, exact.subject.guide.size, loader.source.row_nbytes)
         with PassProgress(loader.total_size, 1, enabled=False) as progress:
-            n_modes = exact.bring_near(loader, rows, self._random, progress)
+            n_modes = exact.bring_near(loader, self._sample_rows, self._random, progress)
         self._warn_of_modes(n_modes)
+
+    def _check_by_a_pass(self) -> FitResult | None:
+        """One exact pass from where steps have led; None if the model allows none."""
+        loader = self.dataloader
+        try:
+            exact = self._prepare_exactly()
+        except (FixedRowsError, ArgumentError) as error:
+            logger.warning("No exact pass checks where the steps came to rest. %s", error)
+            return None
+        with PassProgress(loader.total_size, 1, enabled=False) as progress:
+            return exact.run(loader, self._sample_rows, self._random, 1, progress, here=True)
+
+    @property
+    def _sample_rows(self) -> int:
+        loader = self.dataloader
+        return sample_size(loader.total_size, n_parameters(self.model), loader.source.row_nbytes)
 
     def _warn_of_modes(self, n_modes: int) -> None:
         if n_modes > 1:

@@ -22,7 +22,7 @@ from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
-from pymc_streaming.vi.start import Start, start_from
+from pymc_streaming.vi.start import Start, gaussian_of, start_at, start_from
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit"]
@@ -68,6 +68,8 @@ class ExactFit:
             compile_kwargs,
         )
         check_any_number_of_rows(self.terms, subject.guide.location, batch)
+        self._end = np.full(subject.guide.size, np.nan)  # location where the last run ended
+        self._n_modes = 1
 
     def run(
         self,
@@ -76,8 +78,13 @@ class ExactFit:
         random: np.random.Generator,
         max_passes: int,
         progress: PassProgress,
+        *,
+        here: bool = False,
     ) -> FitResult:
         """Fit until converged, or the passes are used up; the guide has the result.
+
+        Where a run has left the guide, the next one goes on: with a sample for its curvature, but
+        without fitting that.
 
         Parameters
         ----------
@@ -91,6 +98,8 @@ class ExactFit:
             Passes over the table, at most.
         progress : PassProgress
             Hears of each.
+        here : bool, default False
+            Whether to go on where the guide is, whatever left it there.
 
         Raises
         ------
@@ -98,11 +107,12 @@ class ExactFit:
             If the log-density has no finite gradient where the fit begins.
         """
         guide, began = self.subject.guide, time.perf_counter()
-        read, n_modes = 0, 1
+        read, n_modes = 0, self._n_modes
         ascent: Ascent[Any]
         try:
-            sample, read, start = self._start(loader, sample_rows, random, progress)
-            n_modes = start.n_modes
+            here = here or np.array_equal(guide.location, self._end)
+            sample, read, start = self._start(loader, sample_rows, random, progress, here)
+            n_modes = max(n_modes, start.n_modes)
             ascent = fit_exactly(
                 _Table(loader, progress),
                 sample,
@@ -121,6 +131,8 @@ class ExactFit:
             ascent = Ascent(guide, Status.INTERRUPTED, 0, ())
         guide.location[:] = ascent.q.location
         guide.scales[:] = ascent.q.scales
+        if ascent.passes:
+            self._end, self._n_modes = guide.location.copy(), n_modes
         return FitResult(
             ascent.status,
             ascent.passes,
@@ -143,7 +155,7 @@ class ExactFit:
         """
         guide = self.subject.guide
         try:
-            sample, _, start = self._start(loader, sample_rows, random, progress)
+            sample, _, start = self._start(loader, sample_rows, random, progress, False)
         except NotFinite as error:
             guide.location[:] = error.location
             raise self._explanation(loader) from None
@@ -159,14 +171,19 @@ class ExactFit:
         sample_rows: int,
         random: np.random.Generator,
         progress: PassProgress,
+        here: bool,
     ) -> tuple[Sample, int, Start]:
         """A sample, the rows that were read for it, and what it says."""
-        progress.begin("sampling")
+        guide = self.subject.guide
+        progress.begin("reading a sample")
         rows, read = loader.sample(sample_rows, random)
         sample = Sample(rows)
-        progress.begin("fitting the sample")
-        locations = self.subject.starts(random)
-        start = start_from(self.terms, self.subject.guide, sample, locations, random)
+        if here:
+            start = start_at(self.terms, guide, sample, gaussian_of(guide), random)
+        else:
+            progress.begin("fitting the sample")
+            locations = self.subject.starts(random)
+            start = start_from(self.terms, guide, sample, locations, random)
         return sample, read, start
 
     def _explanation(self, loader: DataLoader) -> FitError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,8 +40,14 @@ def fit_in_rounds(
     stream: BatchStream,
     most: int,
     progress: FitProgress,
+    check: Callable[[], FitResult | None],
 ) -> FitResult:
     """Take steps until converged, or until there were `most`.
+
+    Averages that rest may rest far from the optimum, where the way there is so flat that steps
+    hardly move along it, as between the mean of many groups and all of their effects. So they are
+    checked by an exact pass; if they are off, the steps go on where that leads, unless they have
+    come back to where they were.
 
     Parameters
     ----------
@@ -53,6 +61,8 @@ def fit_in_rounds(
         Steps that may be taken.
     progress : FitProgress
         What is shown.
+    check : callable
+        Makes an exact pass from where the guide is, and moves it; None if the model allows none.
 
     Raises
     ------
@@ -63,7 +73,8 @@ def fit_in_rounds(
     per_pass = loader.total_size / loader.batch_size
     trail: list[Moved] = []
     previous = np.full(2 * fit.subject.guide.size, np.nan)
-    done, status = 0, Status.PASSES_USED_UP
+    done, checked, status = 0, 0, Status.PASSES_USED_UP
+    off = np.inf  # by the check before
     count = min(most, max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass)))
     try:
         while count:
@@ -74,7 +85,21 @@ def fit_in_rounds(
             moved = _moved(fit, averages, previous, math.ceil(done / per_pass))
             previous = averages
             trail.append(moved)
-            if moved.step < _TOLERANCE and moved.log_scale < _SCALE_TOLERANCE:
+            at_rest = moved.step < _TOLERANCE and moved.log_scale < _SCALE_TOLERANCE
+            if at_rest:
+                guide = fit.subject.guide
+                guide.location[:], guide.scales[:] = fit.step.averages()
+                if (found := check()) is not None:
+                    if not found.trail:
+                        raise KeyboardInterrupt
+                    checked += found.rows
+                    trail.append(replace(found.trail[0], passes=moved.passes))
+                    before_that, off = off, trail[-1].step
+                    at_rest = off < _TOLERANCE
+                    if not at_rest and off > 0.5 * before_that:
+                        status = Status.UNCONFIRMED
+                        break
+            if at_rest:
                 status = Status.CONVERGED
                 break
             count = min(done, most - done)
@@ -84,7 +109,7 @@ def fit_in_rounds(
     return FitResult(
         status,
         math.ceil(taken / per_pass),
-        taken * loader.batch_size,
+        taken * loader.batch_size + checked,
         time.perf_counter() - began,
         tuple(trail),
     )

@@ -63,7 +63,8 @@ class Subject:
         if isinstance(self.init, Mapping):
             return [location]
         if self.init == "prior":
-            return [location, *draws_of_prior(self.guide, random)]
+            draws = draws_of_prior(self.guide, random)
+            return [location, *draws, self.guide.initial]  # the prior may be far from the data
         return starts_around(location, self.guide.initial, random)
 
 

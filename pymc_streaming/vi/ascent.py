@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -34,16 +34,23 @@ class Status(enum.Enum):
     CONVERGED = "Converged: another pass would not change the result noticeably."
     PASSES_USED_UP = (
         "Not converged: the passes were used up before the parameters came to rest. Give more "
-        "(max_passes=)."
+        "(max_passes=); of steps, bring the parameters near 0 and of the order of 1 first "
+        "(standardise the data)."
     )
     STALLED = (
         "Not converged: no step improves the fit any more, though the gradient is not zero. The "
-        "posterior may have several modes or no end in some direction; try a tighter prior, "
-        "another start (initval=), or fit(n) with stochastic steps."
+        "posterior may have several modes or no end in some direction, or the fit began too far "
+        "away; try a tighter prior, standardised data, another start (init=), or fit(n) with "
+        "stochastic steps."
+    )
+    UNCONFIRMED = (
+        "Not converged: steps came to rest, but an exact pass says that the optimum is elsewhere: "
+        "in a direction in which they hardly move, or which their noise biases. Make exact passes: "
+        "fit() with strategy='auto'."
     )
     INTERRUPTED = (
-        "Interrupted: the result is that of the last complete pass; before the first, that of the "
-        "sample, or where the fit began. Call fit() again to go on."
+        "Interrupted: the result is what was fitted until then, of exact passes that of the last "
+        "complete one. Call fit() again to go on."
     )
 
     @property
@@ -97,6 +104,10 @@ class Found(Protocol):
     def are_finite(self) -> bool:
         """Whether all of them are."""
 
+    @property
+    def noise(self) -> float:
+        """Error of the curvature, as far as it shows."""
+
 
 class Correctable(Protocol):
     """Curvature of the log-likelihood of all rows, as far as known."""
@@ -107,6 +118,13 @@ class Correctable(Protocol):
 
 class Family[Q: Normal, D: Found](Protocol):
     """What an ascent needs to know of a kind of Gaussian."""
+
+    @property
+    def most_noise(self) -> float:
+        """Error of a curvature for which more points are needed."""
+
+    def sharper(self) -> Self:
+        """The same, with more points for each chunk of rows, if there are more."""
 
     def look(self, table: Table, q: Q) -> D:
         """Go over a table once."""
@@ -201,9 +219,21 @@ def ascend[Q: Normal, D: Found](
     trail: list[Moved] = []
     passes, kept, before = 0, True, None
     family, *others = families
+
+    def look(q: Q) -> D:
+        """With more points from then on if these turn out to be too few."""
+        nonlocal passes, family
+        while True:
+            found = family.look(table, q)
+            passes += 1
+            sharper = family.sharper()
+            more = passes < max_passes and _looks_closer(sharper, family, table)
+            if not (more and found.are_finite and found.noise > family.most_noise):
+                return found
+            family = sharper
+
     try:
-        found = family.look(table, q)
-        passes += 1
+        found = look(q)
         if not found.are_finite:
             raise NotFinite(q.location)
         bend = curvature(q, found)
@@ -219,7 +249,11 @@ def ascend[Q: Normal, D: Found](
             # What is seen better for the first time has other scales, if not by much.
             tolerance = max(scale_tolerance, _FINER) if finer else scale_tolerance
             arrived = free and _arrives(moved, before, step_tolerance, tolerance)
-            others = [each for each in others if _looks_closer(each, family, table)]
+            others = [
+                each
+                for each in others
+                if _looks_closer(each, family, table) or found.noise > each.most_noise
+            ]
             finer = arrived and bool(others)
             if arrived and not finer:
                 q, status = new, _at_rest(family, new, found)
@@ -232,14 +266,12 @@ def ascend[Q: Normal, D: Found](
                 break
             if finer:
                 (family, *others), q, before = others, new, moved
-                found = family.look(table, q)
-                passes += 1
+                found = look(q)
                 if found.are_finite:
                     continue
                 status = Status.STALLED
                 break
-            there = family.look(table, new)
-            passes += 1
+            there = look(new)
             # In nats: less is noise, and would not matter.
             kept = there.are_finite and family.rise((q, found), (new, there)) > -0.01
             if kept:

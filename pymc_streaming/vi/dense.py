@@ -18,12 +18,12 @@ With a small s the points are all but at the mean, so that the highest point is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 
-from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, Table, slopes_over
+from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, Table, noise_of, slopes_over
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
@@ -41,6 +41,8 @@ __all__ = [
 SPREAD, LAPLACE_SPREAD = 1.0, 0.03
 #: By method of the trainer; None for independent normals.
 SPREADS = {"advi": None, "fullrank_advi": SPREAD, "laplace": LAPLACE_SPREAD}
+# Of log-densities, by the noise of a covariance, in nats.
+_VARIATION = 0.25
 # In a pass, no variance becomes larger or smaller than by this factor.
 _MOST = np.exp(3.0)
 # Looks at the prior on the way to the highest point of the surrogate, and how near is enough.
@@ -88,11 +90,14 @@ class DenseDerivatives:
         Minus the second derivatives.
     reliable : bool
         Whether the curvature is exact enough for a covariance.
+    noise : float
+        How far log-densities vary by the error of the curvature, by `noise_of`, in nats.
     """
 
     gradient: np.ndarray
     curvature: np.ndarray
     reliable: bool
+    noise: float
 
     @property
     def are_finite(self) -> bool:
@@ -136,6 +141,8 @@ class Dense:
         `SPREAD`, or `LAPLACE_SPREAD`.
     noise : float, default 0.1
         Relative error of a curvature, about; see `points`.
+    most_noise : float, default inf
+        Error that is too large where it is found, in nats.
 
     References
     ----------
@@ -150,28 +157,40 @@ class Dense:
     patterns: np.ndarray
     spread: float
     noise: float = PASS_NOISE
+    most_noise: float = np.inf
 
     def finer(self) -> Dense:
         """The same, with more points."""
-        return Dense(self.terms, self.patterns, self.spread, SCALE_NOISE)
+        return replace(self, noise=SCALE_NOISE, most_noise=1.5 * _VARIATION)
+
+    def sharper(self) -> Dense:
+        """The same, with four times as many points for each chunk of rows."""
+        return replace(self, noise=0.5 * self.noise)
 
     def points(self, n_rows: int) -> int:
         r"""At which a pass looks at each row.
 
         What p of k pairs leave of an entry of the whitened curvature is about
-        :math:`\sqrt{2 d / (n p)}`; of a standard deviation, that, and its square times d through
-        the inverse.
+        :math:`\epsilon = \sqrt{2 d / (n p)}`. All entries together make the log-density differ
+        from that of the right Gaussian by :math:`\epsilon d / \sqrt 2` nats, as its draws go: for a
+        covariance that shall be a quarter at most. All k pairs leave nothing.
         """
         d, noise = self.terms.size, self.noise
-        wanted = math.ceil(max(4.0 * d / (n_rows * noise**2), 2.0 * d**2 / (n_rows * noise)))
+        wanted = 4.0 * d / (n_rows * noise**2)
+        if noise <= SCALE_NOISE:
+            wanted = max(wanted, d**3 / (n_rows * (_VARIATION * noise / SCALE_NOISE) ** 2))
+        wanted = min(math.ceil(wanted), len(self.patterns))
         return 2 * min(1 << (wanted - 1).bit_length(), len(self.patterns))
 
     def look(self, table: Table, q: DenseGaussian) -> DenseDerivatives:
         """Go over all rows once."""
         points = self.points(table.n_rows)
         gradient, half = slopes_over(table, self.terms, self._around(q), points // 2)
-        reliable = points == self.finer().points(table.n_rows)
-        return DenseDerivatives(gradient, self._curvature(half, q), reliable)
+        whitened = self._whitened_curvature(half, q)
+        noise = 0.0 if points == 2 * len(half) else float(np.linalg.norm(noise_of(whitened)))
+        noise *= 0.5 * math.sqrt(len(whitened))
+        reliable = points >= self.finer().points(table.n_rows) and noise <= self.finer().most_noise
+        return DenseDerivatives(gradient, self._unwhitened(whitened, q), reliable, noise)
 
     def best(
         self, q: DenseGaussian, found: DenseDerivatives, curvature: DenseCurvature, radius: float
@@ -246,10 +265,15 @@ class Dense:
         deviations = self.spread * self.patterns @ q.cholesky.T
         return np.concatenate([q.location + deviations, q.location - deviations])
 
-    def _curvature(self, half: np.ndarray, q: DenseGaussian) -> np.ndarray:
+    def _whitened_curvature(self, half: np.ndarray, q: DenseGaussian) -> np.ndarray:
         """From half the differences of gradients between mirror images, as parts of an average."""
         with np.errstate(all="ignore"):
-            whitened = -(q.cholesky.T @ half.T @ self.patterns) / self.spread
+            whitened: np.ndarray = -(q.cholesky.T @ half.T @ self.patterns) / self.spread
+        return whitened
+
+    @staticmethod
+    def _unwhitened(whitened: np.ndarray, q: DenseGaussian) -> np.ndarray:
+        with np.errstate(all="ignore"):
             whitened = 0.5 * (whitened + whitened.T)
         half_way = solve_triangular(q.cholesky, whitened, trans="T", lower=True, check_finite=False)
         curvature: np.ndarray = solve_triangular(
@@ -262,7 +286,7 @@ class Dense:
         _, gradients = self.terms.prior(self._around(q))
         n = len(self.patterns)
         half = 0.5 * (gradients[:n] - gradients[n:]) / n
-        return gradients.mean(axis=0), self._curvature(half, q)
+        return gradients.mean(axis=0), self._unwhitened(self._whitened_curvature(half, q), q)
 
     def _newton(
         self, q: DenseGaussian, whole: np.ndarray, gradient: np.ndarray, most: float = _MOST

@@ -71,7 +71,7 @@ def fit_exactly(
     if spread is None:
         return _independent(start, watched, random, options)
     patterns = sign_patterns(np.arange(guide.size), random).patterns
-    return _dense(Dense(family.terms, patterns, spread), watched, start.q, options)
+    return _dense(Dense(family.terms, patterns, spread), watched, start, options)
 
 
 def _independent(
@@ -79,6 +79,7 @@ def _independent(
 ) -> Ascent[Gaussian]:
     """Fit independent normals to a table."""
     family, anchor, ratio = start.family, start.q, table.n_rows / table.sample.n_rows
+    assert isinstance(anchor, Gaussian)
 
     def curvature(_: Gaussian, of_table: Derivatives) -> Curvature:
         rows = table.extended_sample()
@@ -92,19 +93,17 @@ def _independent(
 
 
 def _dense(
-    family: Dense, table: WithRareGroups, q: Gaussian, options: Mapping[str, Any]
+    family: Dense, table: WithRareGroups, start: Start, options: Mapping[str, Any]
 ) -> Ascent[DenseGaussian]:
-    """Fit a dense normal to a table, from independent ones of its sample."""
+    """Fit a dense normal to a table, from one of all rows, or from independent ones of a sample."""
     ratio, finer = table.n_rows / table.sample.n_rows, family.finer()
-
-    def own(_: DenseGaussian, found: DenseDerivatives) -> DenseCurvature:
-        return DenseCurvature(found.curvature)
-
-    first = DenseGaussian(q.location, np.diag(q.scale))
-    of_sample = finer.look(table.sample, first).curvature
-    start = family.start(q.location, q.scale, of_sample)
-    anchor = fit_roughly(family, table.sample, start, own, np.inf).q
-    of_sample = finer.look(table.sample, anchor).curvature
+    if isinstance(start.q, DenseGaussian):
+        anchor = q = start.q
+        of_sample = finer.look(table.sample, anchor).curvature
+    else:
+        anchor = _of_sample(family, table.sample, start.q)
+        of_sample = finer.look(table.sample, anchor).curvature
+        q = family.start(anchor.location, anchor.scale / np.sqrt(ratio), ratio * of_sample)
 
     def curvature(_: DenseGaussian, of_table: DenseDerivatives) -> DenseCurvature:
         if of_table.reliable:
@@ -117,6 +116,16 @@ def _dense(
             of_rows = finer.look(rows, anchor).curvature
         return DenseCurvature(ratio * of_rows)
 
-    start = family.start(anchor.location, anchor.scale / np.sqrt(ratio), ratio * of_sample)
     # The scale that changes most is that of the worst of all directions, not of the parameters.
-    return ascend([family, finer], table, start, curvature, scale_tolerance=0.01, **options)
+    return ascend([family, finer], table, q, curvature, scale_tolerance=0.01, **options)
+
+
+def _of_sample(family: Dense, sample: Sample, q: Gaussian) -> DenseGaussian:
+    """The posterior of a sample, roughly, from independent normals."""
+
+    def own(_: DenseGaussian, found: DenseDerivatives) -> DenseCurvature:
+        return DenseCurvature(found.curvature)
+
+    first = DenseGaussian(q.location, np.diag(q.scale))
+    start = family.start(q.location, q.scale, family.finer().look(sample, first).curvature)
+    return fit_roughly(family, sample, start, own, np.inf).q

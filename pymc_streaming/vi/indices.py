@@ -15,10 +15,11 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.subtensor import AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-__all__ = ["StreamedIndex", "clip_indices", "streamed_indices"]
+__all__ = ["StreamedIndex", "clip_indices", "picked_variables", "streamed_indices"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class StreamedIndex:
 
     Parameters
     ----------
-    name : str
+    base : TensorVariable
         What is indexed.
     index : TensorVariable
         The codes.
@@ -35,9 +36,14 @@ class StreamedIndex:
         Elements along the axis that they index.
     """
 
-    name: str
+    base: TensorVariable
     index: TensorVariable
     size: TensorVariable
+
+    @property
+    def name(self) -> str:
+        """Of what is indexed."""
+        return self.base.name or str(self.base)
 
     @property
     def in_range(self) -> TensorVariable:
@@ -52,6 +58,35 @@ def streamed_indices(
     nodes = {variable.owner for variable in ancestors(expressions) if variable.owner is not None}
     sources = set(data)
     return [found for node in nodes for _, found in _indices_of(node, sources)]
+
+
+def picked_variables(
+    expressions: Sequence[TensorVariable], data: Iterable[Variable], values: Iterable[Variable]
+) -> set[Variable]:
+    """Those of `values` of which codes in the data pick elements.
+
+    What is indexed must be made of them element by element: not of a matrix and a vector, say.
+    """
+    sources, wanted = set(data), set(values)
+    nodes = {variable.owner for variable in ancestors(expressions) if variable.owner is not None}
+    found: set[Variable] = set()
+    for node in nodes:
+        for _, index in _indices_of(node, sources):
+            if wanted.isdisjoint(ancestors([index.index])):
+                found |= _made_of(index.base, wanted)
+    return found
+
+
+def _made_of(base: Variable, values: set[Variable]) -> set[Variable]:
+    """Those of `values` that `base` is made of element by element."""
+    found, left = set(), [base]
+    while left:
+        variable = left.pop()
+        if variable in values:
+            found.add(variable)
+        elif variable.owner is not None and isinstance(variable.owner.op, Elemwise | DimShuffle):
+            left += variable.owner.inputs
+    return found
 
 
 def clip_indices(
@@ -85,7 +120,7 @@ def _indices_of(node: Apply, data: set[Variable]) -> list[tuple[int, StreamedInd
     axes = {entry + 1: axis for axis, entry in entries if isinstance(entry, int)}
     base = node.inputs[0]
     return [
-        (position, StreamedIndex(base.name or str(base), index, base.shape[axis]))
+        (position, StreamedIndex(base, index, base.shape[axis]))
         for position, axis in axes.items()
         if (index := node.inputs[position]).type.dtype != "bool"
         and data.intersection(ancestors([index]))

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pymc_streaming.vi.signs import Signs
+from pymc_streaming.vi.signs import MOST_COLUMNS, Signs
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "Table",
     "gradients_at",
+    "noise_of",
     "pairs_of_a_chunk",
     "pass_over",
     "slopes_over",
@@ -108,10 +109,13 @@ class Derivatives:
         In the means.
     curvature : ndarray, shape (d,)
         Minus the second derivative in each parameter.
+    noise : float
+        Largest error of a curvature, by `noise_of`, as a part of it.
     """
 
     gradient: np.ndarray
     curvature: np.ndarray
+    noise: float
 
     @property
     def are_finite(self) -> bool:
@@ -191,7 +195,36 @@ def pass_over(
     pairs = pairs_of_a_chunk(signs, table.n_rows, noise)
     gradient, half = slopes_over(table, terms, signs.around(location, scale), pairs)
     with np.errstate(all="ignore"):
-        return Derivatives(gradient, -(signs.patterns * half).sum(axis=0) / scale)
+        curvature = -(signs.patterns * half).sum(axis=0) / scale
+        # Where it is small beside what the scale stands for, other terms make up the most of it.
+        size = np.maximum(curvature * scale**2, 1.0)
+    alone = np.flatnonzero(np.bincount(signs.colours)[signs.colours] == 1)
+    if pairs == len(signs.patterns) or len(alone) > MOST_COLUMNS:
+        return Derivatives(gradient, curvature, 0.0)
+    products = signs.patterns[:, alone].T @ (half[:, alone] * scale[alone])
+    return Derivatives(
+        gradient, curvature, float((noise_of(products) / size[alone]).max(initial=0))
+    )
+
+
+def noise_of(products: np.ndarray) -> np.ndarray:
+    """Standard errors of the rows of a matrix of second derivatives, shape (d,).
+
+    That matrix is symmetric. What it is not, where it was found from a few points for each chunk of
+    rows, is what other parameters add that has not cancelled: by chance, because some rows have
+    great weight, or because rows that stand together are alike.
+
+    Parameters
+    ----------
+    products : ndarray, shape (d, d)
+        The matrix.
+    """
+    if len(products) < 2:
+        return np.zeros(len(products))
+    # Each difference has the errors of two rows.
+    both = ((products - products.T) ** 2).sum(axis=1) / (len(products) - 1)
+    errors: np.ndarray = np.sqrt(np.maximum(both - 0.5 * both.mean(), 0.25 * both))
+    return errors
 
 
 def slopes_over(

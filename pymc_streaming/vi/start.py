@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pymc_streaming.vi.ascent import Ascent, Correctable, Family, Found, Normal, Status, ascend
-from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.dense import DenseGaussian
+from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import Modes, find_modes
 from pymc_streaming.vi.passes import Derivatives, Sample
@@ -26,8 +27,10 @@ __all__ = [
     "Start",
     "fit_roughly",
     "fit_sample",
+    "gaussian_of",
     "modes_of",
     "sample_size",
+    "start_at",
     "start_from",
 ]
 
@@ -51,18 +54,24 @@ class Start:
     ----------
     family : MeanField
         The model, with signs for its parameters.
-    q : Gaussian
-        The posterior of the sample, roughly.
+    q : Gaussian or DenseGaussian
+        The posterior of the sample, roughly; or of all rows.
     n_modes : int
         Modes that were found.
+    of_all_rows : bool
+        Of which of them.
     """
 
     family: MeanField
-    q: Gaussian
+    q: Gaussian | DenseGaussian
     n_modes: int
+    of_all_rows: bool
 
     def of_table(self, sample: Sample, n_rows: int) -> Gaussian:
-        """The same for as many rows as the table has: with narrower scales."""
+        """Independent normals of all rows; those of a sample become as narrow as theirs."""
+        assert isinstance(self.q, Gaussian)
+        if self.of_all_rows:
+            return self.q
         of_sample = self.family.look(sample, self.q).curvature
         of_prior = prior_curvature(self.family.terms, self.family.signs, self.q)
         whole = np.maximum(n_rows / sample.n_rows * of_sample, 0.0) + of_prior
@@ -89,6 +98,13 @@ def sample_size(
         most_bytes // max(1, row_nbytes), min(30 * size, 4 * most_bytes // max(1, row_nbytes))
     )
     return int(min(n_rows, max(20_000, wanted), max(2_000, most)))
+
+
+def gaussian_of(guide: Guide) -> Gaussian | DenseGaussian:
+    """A copy of what a guide has."""
+    if isinstance(guide, FullRankGuide):
+        return DenseGaussian(guide.location.copy(), guide.cholesky)
+    return Gaussian(guide.location.copy(), guide.scales.copy())
 
 
 def start_from(
@@ -120,17 +136,38 @@ def start_from(
     KeyboardInterrupt
         After Ctrl-C.
     """
-    first = sample.first(min(_FIRST_ROWS, sample.n_rows))
+    first = sample.first(_FIRST_ROWS)
     colours = colours_of(terms, guide, locations[0], _NEARBY, first, random)
     family = MeanField(terms, sign_patterns(colours, random))
     modes = modes_of(family, first, locations)
     q = modes.best
     # Once more where the fit is, and at the distance of its scales: which parameters add nothing
     # to each other at the first location, zero say, may elsewhere.
-    colours = colours_of(terms, guide, q.location, q.scale, first, random)
-    family = MeanField(terms, sign_patterns(colours, random))
+    family = _family_at(terms, guide, first, q, random)
     q = fit_sample(family, sample, q, np.inf).q
-    return Start(family, q, 1 + len(modes.others))
+    return Start(family, q, 1 + len(modes.others), False)
+
+
+def start_at(
+    terms: Terms,
+    guide: Guide,
+    sample: Sample,
+    q: Gaussian | DenseGaussian,
+    random: np.random.Generator,
+) -> Start:
+    """Begin where a fit of all rows is. Takes the same as `start_from`."""
+    return Start(_family_at(terms, guide, sample.first(_FIRST_ROWS), q, random), q, 1, True)
+
+
+def _family_at(
+    terms: Terms,
+    guide: Guide,
+    sample: Sample,
+    q: Gaussian | DenseGaussian,
+    random: np.random.Generator,
+) -> MeanField:
+    colours = colours_of(terms, guide, q.location, q.scale, sample, random)
+    return MeanField(terms, sign_patterns(colours, random))
 
 
 def modes_of(family: MeanField, sample: Sample, locations: Sequence[np.ndarray]) -> Modes:

@@ -59,8 +59,10 @@ def colours_of(
 ) -> np.ndarray:
     """A colour for each parameter, such that no row has two parameters of one colour.
 
-    Looked at are, for each variable, all of its elements together, and those with one index along
-    its last axis. Where these add to each other's slopes, each element has its own colour.
+    Only those of which codes in the data pick elements can be such: that no row of a sample has two
+    of them does not say it of the table. Looked at are, for each of these variables, all of its
+    elements together, and those with one index along its last axis. Where these add to each other's
+    slopes, each element has its own colour.
 
     Parameters
     ----------
@@ -84,12 +86,14 @@ def colours_of(
     """
     colours = np.zeros(guide.size, dtype=int)
     count = 0
-    for _, where, shape, _ in guide.group.ordering.values():
+    for name, where, shape, _ in guide.group.ordering.values():
         elements = np.arange(guide.size)[where]
         separate = np.arange(len(elements))
-        candidates = [np.zeros_like(separate)] if len(elements) > 1 else []
-        if len(shape) > 1:
-            candidates.append(separate % shape[-1])
+        candidates = []
+        if name in terms.picked and len(elements) > 1:
+            candidates.append(np.zeros_like(separate))
+            if len(shape) > 1:
+                candidates.append(separate % shape[-1])
         for candidate in candidates:
             classes = [elements[candidate == k] for k in range(candidate.max() + 1)]
             if all(_add_nothing(terms, location, scale, sample, each, random) for each in classes):

@@ -34,6 +34,7 @@ from pymc_streaming.vi.compiling import (
 )
 from pymc_streaming.vi.cores import at_the_same_time, n_cores
 from pymc_streaming.vi.guides import Guide
+from pymc_streaming.vi.indices import picked_variables
 
 __all__ = ["Terms"]
 
@@ -68,6 +69,8 @@ class Terms:
         Number of unconstrained parameters d.
     chunk_rows : int
         Rows that are best looked at together.
+    picked : set of str
+        Names of the value variables of which codes in the data pick elements.
     """
 
     def __init__(
@@ -97,6 +100,10 @@ class Terms:
         }
         stand_ins = {binding.placeholders[key]: array for key, array in rows.items()}
         data = list(rows.values())
+        picked = picked_variables(
+            [model.logp(vars=list(streamed))], binding.placeholders.values(), model.value_vars
+        )
+        self.picked = {variable.name for variable in picked}
         likelihoods = graph_replace(
             model.logp(vars=list(streamed), sum=False), stand_ins, strict=False
         )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
+import pymc as pm
 import pytest
 from pytensor.compile.mode import Mode
 
 from pymc_streaming import DataLoader, Status, Trainer, errors
+from pymc_streaming.fits import rounds
+from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.rounds import steps_of
+from pymc_streaming.vi.ascent import Moved
 from tests.models import conjugate_normal, correlated_linear
 
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
@@ -31,7 +36,8 @@ def test_it_ends_near_the_posterior() -> None:
         approximation = trainer.fit()
     result = trainer.result
     assert result.status is Status.CONVERGED
-    assert result.rows == 500 * trainer.history.step[-1]
+    table = trainer.dataloader.total_size
+    assert result.rows == 500 * trainer.history.step[-1] + 2 * table  # a pass, and its sample
     assert 100 <= result.passes < 2_000
     # The first round has nothing to be compared with, so there are two at least.
     assert len(result.trail) >= 2
@@ -40,6 +46,68 @@ def test_it_ends_near_the_posterior() -> None:
     off = np.abs(approximation.mean.eval() - known.mean) / known.mean_field_sd
     assert off.max() < 0.3
     np.testing.assert_allclose(approximation.std.eval(), known.mean_field_sd, rtol=0.15)
+
+
+def trainer_of_groups(**options) -> Trainer:
+    """Between the mean of all groups and all of their effects the way to the optimum is flat."""
+    random, n_rows, n_groups = np.random.default_rng(0), 20_000, 50
+    group = random.integers(0, n_groups, n_rows)
+    effect = 0.7 * random.normal(size=n_groups)
+    y = effect[group] - 2.0 + random.normal(size=n_rows)
+    loader = DataLoader({"group": group, "y": y}, 500, shuffle=True, seed=0)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        mean, effects = pm.Normal("mean", 0.0, 5.0), pm.Normal("effect", 0.0, 0.7, shape=n_groups)
+        of, value = pm.Data("group", zeros["group"]), pm.Data("y", zeros["y"])
+        pm.Normal("values", mean + effects[of], 1.0, observed=value, total_size=n_rows)
+    options = {"strategy": "streaming", "random_seed": 0, "progressbar": False} | options
+    return Trainer("advi", loader, model=model, **options)
+
+
+def test_where_averages_rest_is_checked_by_a_pass(monkeypatch) -> None:
+    """Rounds that are far too easily content are sent on until they are right, or say it."""
+    right = trainer_of_groups(strategy="auto").fit()
+    monkeypatch.setattr(rounds, "_FIRST_STEPS", 600)
+    monkeypatch.setattr(rounds, "_FIRST_PASSES", 3)
+    moved = rounds._moved
+    monkeypatch.setattr(
+        rounds, "_moved", lambda *arguments: replace(moved(*arguments), step=0.1, log_scale=0.01)
+    )
+    trainer = trainer_of_groups()
+    approximation = trainer.fit()
+    trail = trainer.result.trail
+    assert [each.step for each in trail[::2]] == [0.1] * (len(trail) // 2)
+    assert trail[1].step > 0.2
+    assert trainer.result.converged == (trail[-1].step < 0.2)
+    off = np.abs(approximation.mean.eval() - right.mean.eval()) / right.std.eval()
+    assert (off.max() < 0.25) == trainer.result.converged
+
+
+def test_an_optimum_that_steps_do_not_stay_at(monkeypatch) -> None:
+    trainer = trainer_for(conjugate_normal(), compile_kwargs=FAST)
+    there = FitResult(Status.PASSES_USED_UP, 1, 100, 1.0, (Moved(1, 0.3, 0.0, True),))
+    monkeypatch.setattr(trainer, "_check_by_a_pass", lambda: there)
+    with pytest.warns(errors.NotConvergedWarning, match="exact passes"):
+        trainer.fit()
+    assert trainer.result.status is Status.UNCONFIRMED
+    assert [each.step for each in trainer.result.trail].count(0.3) == 2
+
+
+def test_a_model_of_one_number_of_rows_is_not_checked(caplog) -> None:
+    y = np.random.default_rng(0).normal(3.0, 1.0, size=5_000)
+    loader = DataLoader(y, 500, shuffle=True, seed=0)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 10.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", mu + np.zeros(500), 1.0, observed=batch, total_size=len(loader))
+    options = {"strategy": "streaming", "compile_kwargs": FAST, "progressbar": False}
+    trainer = Trainer("advi", loader, model=model, random_seed=0, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.FixedRowsWarning)
+        approximation = trainer.fit()
+    assert trainer.result.converged
+    assert abs(approximation.mean.eval()[0] - y.mean()) < 0.3 / np.sqrt(5_000)
+    assert "No exact pass checks" in caplog.text
 
 
 def test_passes_that_are_used_up() -> None:

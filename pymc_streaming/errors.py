@@ -33,6 +33,7 @@
     │   ├── RowSizedLatentError
     │   ├── DependentRowsError
     │   ├── FixedRowsError
+    │   ├── NoGradientError
     │   └── DiscreteLatentError
     ├── OrderedDataError               batches are no fair sample of the table
     └── FitError
@@ -68,6 +69,7 @@ __all__ = [
     "MissingFileError",
     "MissingValueError",
     "ModelError",
+    "NoGradientError",
     "NonFiniteError",
     "NotConvergedWarning",
     "NothingStreamedError",
@@ -219,6 +221,10 @@ class DependentRowsError(ModelError):
 
 class FixedRowsError(ModelError):
     """The model takes one number of rows only, and an exact pass has other numbers."""
+
+
+class NoGradientError(ModelError):
+    """The likelihood depends on a parameter, but has no gradient in it."""
 
 
 class DiscreteLatentError(ModelError):

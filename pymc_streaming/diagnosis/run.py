@@ -158,7 +158,8 @@ def _far(
 ) -> Distance | None:
     """How far independent normals are from their optimum; None if that is not finite."""
     family = MeanField(terms, sign_patterns(colours, random))
-    finer, q = family.finer(random), Gaussian(fitted.location, fitted.scales)
+    finer = family.finer(random, every=True)
+    q = Gaussian(fitted.location, fitted.scales)
     derivatives = finer.look(table, q)
     if not derivatives.are_finite:
         return None

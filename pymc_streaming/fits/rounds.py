@@ -95,8 +95,8 @@ def fit_in_rounds(
                     checked += found.rows
                     trail.append(replace(found.trail[0], passes=moved.passes))
                     before_that, off = off, trail[-1].step
-                    at_rest = off < _TOLERANCE
-                    if not at_rest and off > 0.5 * before_that:
+                    at_rest = _is_right(trail[-1])
+                    if off > max(_TOLERANCE, 0.5 * before_that):
                         status = Status.UNCONFIRMED
                         break
             if at_rest:
@@ -113,6 +113,11 @@ def fit_in_rounds(
         time.perf_counter() - began,
         tuple(trail),
     )
+
+
+def _is_right(found: Moved) -> bool:
+    # Scales have their noise twice: what the averages have of it, and as far as it was estimated.
+    return found.step < _TOLERANCE and found.log_scale < 2.0 * _SCALE_TOLERANCE
 
 
 def _averages(fit: StochasticFit, size: int) -> np.ndarray:

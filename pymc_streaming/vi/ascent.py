@@ -43,6 +43,11 @@ class Status(enum.Enum):
         "away; try a tighter prior, standardised data, another start (init=), or fit(n) with "
         "stochastic steps."
     )
+    KINKED = (
+        "Not converged: the log-density has kinks near its mode, as with absolute values or limits "
+        "in the likelihood, so its curvature says nothing of the posterior. Take method='advi' or "
+        "'fullrank_advi', which average over them."
+    )
     UNCONFIRMED = (
         "Not converged: steps came to rest, but an exact pass says that the optimum is elsewhere: "
         "in a direction in which they hardly move, or which their noise biases. Make exact passes: "

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pymc_streaming.vi.ascent import Ascent, Moved, ascend
+from pymc_streaming.vi.ascent import Ascent, Moved, Status, ascend
 from pymc_streaming.vi.binding import Binding
-from pymc_streaming.vi.dense import Dense, DenseCurvature, DenseDerivatives, DenseGaussian
+from pymc_streaming.vi.dense import (
+    SPREAD,
+    Dense,
+    DenseCurvature,
+    DenseDerivatives,
+    DenseGaussian,
+)
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import Derivatives, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
@@ -18,6 +25,12 @@ from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian
 
 __all__ = ["fit_exactly"]
+
+# Rows of a table so small that each may be looked at many times.
+_SMALL = 2**17
+# Change of a curvature, in standard deviations, by looking from farther around, that a smooth
+# density does not have.
+_KINKED = 0.1
 
 
 def fit_exactly(
@@ -89,7 +102,10 @@ def _independent(
         return Curvature(family.terms, rows, anchor, ratio)
 
     q = start.of_table(table.sample, table.n_rows)
-    return ascend([family, family.finer(random)], table, q, curvature, **options)
+    finer = family.finer(random, table.n_rows <= _SMALL)
+    # What was fitted before is looked at closely at once.
+    families = [finer] if start.of_all_rows else [family, finer]
+    return ascend(families, table, q, curvature, **options)
 
 
 def _dense(
@@ -117,7 +133,21 @@ def _dense(
         return DenseCurvature(ratio * of_rows)
 
     # The scale that changes most is that of the worst of all directions, not of the parameters.
-    return ascend([family, finer], table, q, curvature, scale_tolerance=0.01, **options)
+    families = [finer] if start.of_all_rows else [family, finer]
+    ascent = ascend(families, table, q, curvature, scale_tolerance=0.01, **options)
+    if family.spread != SPREAD and _has_kinks(finer, table.sample, anchor, of_sample):
+        return replace(ascent, status=Status.KINKED)
+    return ascent
+
+
+def _has_kinks(family: Dense, sample: Sample, q: DenseGaussian, curvature: np.ndarray) -> bool:
+    """Whether other looks, farther around, find another curvature."""
+    for times in (2.0, 10.0):
+        wider = replace(family, spread=times * family.spread).look(sample, q).curvature
+        change = q.cholesky.T @ (wider - curvature) @ q.cholesky
+        if np.linalg.norm(change, 2) > _KINKED:
+            return True
+    return False
 
 
 def _of_sample(family: Dense, sample: Sample, q: Gaussian) -> DenseGaussian:

@@ -41,16 +41,19 @@ class MeanField:
         Relative error of a curvature, about; see `pairs_of_a_chunk`.
     most_noise : float, default 0.2
         Error that is too large where it is found, by `noise_of`.
+    tolerance : float, default 1e-6
+        See `optimum`.
     """
 
     terms: Terms
     signs: Signs
     noise: float = PASS_NOISE
     most_noise: float = 2.0 * PASS_NOISE
+    tolerance: float = 1e-6
 
-    def finer(self, random: np.random.Generator) -> MeanField:
+    def finer(self, random: np.random.Generator, every: bool = False) -> MeanField:
         """The same, with more points: see `with_lengths`."""
-        signs = with_lengths(self.signs, random)
+        signs = with_lengths(self.signs, random, every)
         return MeanField(self.terms, signs, SCALE_NOISE, 2.0 * SCALE_NOISE)
 
     def sharper(self) -> MeanField:
@@ -69,7 +72,7 @@ class MeanField:
         self, q: Gaussian, found: Derivatives, curvature: Curvature, radius: float
     ) -> Gaussian:
         """See `optimum`."""
-        return optimum(self.terms, self.signs, q, found, curvature.times, radius)
+        return optimum(self.terms, self.signs, q, found, curvature.times, radius, self.tolerance)
 
     def moved(self, q: Gaussian, new: Gaussian) -> tuple[float, float]:
         """Largest move of a mean, in standard deviations, and change of a log scale."""

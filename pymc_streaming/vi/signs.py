@@ -10,7 +10,8 @@ the effects of groups, add nothing to each other, and share a column: a *colour*
 
 Of such effects some are known by few rows, or by none, and are as wide as their prior, which is too
 wide for cubic polynomials. `with_lengths` looks at each pattern at four lengths, short and long,
-whose squares and fourth powers average to those of a Gaussian.
+whose squares and fourth powers average to those of a Gaussian. In a small table any parameter may
+be like that, and looking at it so often takes no time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ __all__ = ["MOST_COLUMNS", "Signs", "sign_patterns", "with_lengths"]
 MOST_COLUMNS = 2048
 # One long and three short ones: the mean of their squares is 1, of their fourth powers 3.
 _LENGTHS = np.sqrt([1.0 + np.sqrt(6.0), *[1.0 - np.sqrt(2.0 / 3.0)] * 3])
+# How often all patterns are taken at lengths, for every parameter; of more of them, only for those
+# that share a colour.
+_SETS, _MOST_EVERY = 8, 128
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def sign_patterns(colours: np.ndarray, random: np.random.Generator) -> Signs:
     return Signs(np.ascontiguousarray(patterns), colours)
 
 
-def with_lengths(signs: Signs, random: np.random.Generator) -> Signs:
-    """The same patterns, for parameters that share a colour each at four lengths.
+def with_lengths(signs: Signs, random: np.random.Generator, every: bool = False) -> Signs:
+    """The same patterns, each at four lengths.
 
     Parameters
     ----------
@@ -98,6 +102,8 @@ def with_lengths(signs: Signs, random: np.random.Generator) -> Signs:
         Patterns of 1 and -1.
     random : numpy.random.Generator
         For which parameter is long when.
+    every : bool, default False
+        Whether that is for all parameters, of up to 128, or for those that share a colour.
 
     Examples
     --------
@@ -106,11 +112,18 @@ def with_lengths(signs: Signs, random: np.random.Generator) -> Signs:
     >>> [(longer.patterns**power).mean(axis=0).round(12).tolist() for power in (2, 4)]
     [[1.0, 1.0, 1.0], [1.0, 3.0, 3.0]]
     """
-    shared = np.flatnonzero(np.bincount(signs.colours)[signs.colours] > 1)
+    every = every and len(signs.colours) <= _MOST_EVERY
+    shared = np.flatnonzero(every | (np.bincount(signs.colours)[signs.colours] > 1))
     if not len(shared):
         return signs
-    lengths = np.ones((len(_LENGTHS), len(signs.colours)))
-    turns = random.integers(len(_LENGTHS), size=len(shared))
-    lengths[:, shared] = _LENGTHS[(np.arange(len(_LENGTHS))[:, None] + turns) % len(_LENGTHS)]
-    patterns = (signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours))
+    # The same turns for all patterns, or columns would not be orthogonal. So whether two parameters
+    # are long together is by chance, which averages out over sets of them.
+    sets = []
+    for _ in range(_SETS if every else 1):
+        lengths = np.ones((len(_LENGTHS), len(signs.colours)))
+        turns = random.integers(len(_LENGTHS), size=len(shared))
+        turns = (turns + np.arange(len(_LENGTHS))[:, None]) % len(_LENGTHS)
+        lengths[:, shared] = _LENGTHS[turns]
+        sets.append((signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours)))
+    patterns = np.concatenate(sets)
     return Signs(patterns, signs.colours, len(_LENGTHS))

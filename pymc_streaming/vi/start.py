@@ -7,7 +7,7 @@ a rare group, stays where the prior has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ MOST_SAMPLE_BYTES = 64 * 2**20
 _ROWS_A_PARAMETER, _MORE = 30, 4
 # Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
 # deviations of their own.
-_FIRST_ROWS, _ROUGH = 4_000, 0.3
+_FIRST_ROWS, _ROUGH, _ROUGH_TOLERANCE = 4_000, 0.3, 1e-4
 # How far a first fit may go in its first step.
 _FIRST_RADIUS = 10.0
 # Distance at which slopes are compared where nothing is known of scales.
@@ -185,7 +185,7 @@ def fit_sample(family: MeanField, sample: Sample, q: Gaussian, radius: float) ->
     def own(here: Gaussian, _: Derivatives) -> Curvature:
         return Curvature(family.terms, sample, here, 1.0)
 
-    return fit_roughly(family, sample, q, own, radius)
+    return fit_roughly(replace(family, tolerance=_ROUGH_TOLERANCE), sample, q, own, radius)
 
 
 def fit_roughly[Q: Normal, D: Found](

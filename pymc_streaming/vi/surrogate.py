@@ -135,7 +135,8 @@ def optimum(
     likelihood: Derivatives,
     times: Callable[[np.ndarray], np.ndarray],
     radius: float,
-    steps: int = 200,
+    tolerance: float = 1e-6,
+    steps: int = 500,
 ) -> Gaussian:
     """Maximise the surrogate.
 
@@ -153,7 +154,11 @@ def optimum(
         Product of the curvature with a vector.
     radius : float
         How far a mean may go, in standard deviations by the curvature in its own direction.
-    steps : int, default 200
+    tolerance : float, default 1e-6
+        Largest slope that may be left, in the same units. Along a ridge, where a mean can go a
+        hundred standard deviations before correlations hold it, the slope is that small at a
+        hundredth of one.
+    steps : int, default 500
         Most steps of L-BFGS.
 
     References
@@ -194,6 +199,12 @@ def optimum(
         jac=True,
         method="L-BFGS-B",
         bounds=np.stack([least, most], axis=1),
-        options={"maxcor": 30, "gtol": 1e-4, "ftol": 0.0, "maxiter": steps, "maxfun": 2 * steps},
+        options={
+            "maxcor": 30,
+            "gtol": tolerance,
+            "ftol": 0.0,
+            "maxiter": steps,
+            "maxfun": 2 * steps,
+        },
     ).x
     return Gaussian(q.location + found[:size] * unit, q.log_scale + found[size:])

@@ -74,7 +74,9 @@ def test_where_averages_rest_is_checked_by_a_pass(monkeypatch) -> None:
         rounds, "_moved", lambda *arguments: replace(moved(*arguments), step=0.1, log_scale=0.01)
     )
     trainer = trainer_of_groups()
-    approximation = trainer.fit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.NotConvergedWarning)
+        approximation = trainer.fit()
     trail = trainer.result.trail
     assert [each.step for each in trail[::2]] == [0.1] * (len(trail) // 2)
     assert trail[1].step > 0.2
@@ -102,8 +104,7 @@ def test_a_model_of_one_number_of_rows_is_not_checked(caplog) -> None:
         pm.Normal("y", mu + np.zeros(500), 1.0, observed=batch, total_size=len(loader))
     options = {"strategy": "streaming", "compile_kwargs": FAST, "progressbar": False}
     trainer = Trainer("advi", loader, model=model, random_seed=0, **options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", errors.FixedRowsWarning)
+    with pytest.warns(errors.BatchSizedShapeWarning):
         approximation = trainer.fit()
     assert trainer.result.converged
     assert abs(approximation.mean.eval()[0] - y.mean()) < 0.3 / np.sqrt(5_000)

@@ -57,7 +57,7 @@ def test_after_corrections_it_agrees_with_what_was_found(terms) -> None:
 def test_the_optimum_of_a_parabola_is_found_at_once(terms) -> None:
     signs = sign_patterns(np.arange(D), np.random.default_rng(0))
     q = Gaussian(np.full(D, 0.3), np.full(D, -2.5))
-    found = Derivatives(X.T @ (Y - X @ q.location), (X**2).sum(axis=0))
+    found = Derivatives(X.T @ (Y - X @ q.location), (X**2).sum(axis=0), 0.0)
     times = curvature_at(terms).times
     best = optimum(terms, signs, q, found, times, np.inf)
     precision = X.T @ X + np.diag(PRIOR**-2)

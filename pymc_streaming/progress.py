@@ -64,7 +64,9 @@ class Recorder:
 class _Bar:
     """A bar on standard error, with columns for its kind of fit; nothing without a terminal."""
 
-    def __init__(self, *columns: TextColumn, total: int, enabled: bool, **fields: Any) -> None:
+    def __init__(
+        self, *columns: TextColumn, total: int | None, enabled: bool, **fields: Any
+    ) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -165,17 +167,23 @@ class PassProgress(_Bar):
 
     def __init__(self, n_rows: int, most: int, *, enabled: bool) -> None:
         super().__init__(
-            TextColumn("row {task.completed:,.0f} of {task.total:,.0f}"),
+            TextColumn("{task.fields[row]}"),
             TextColumn("{task.fields[step]}"),
-            total=n_rows,
+            total=None,
             enabled=enabled,
+            row="",
             step="",
         )
-        self._most, self._passes = most, 0
+        self._n_rows, self._most, self._passes, self._row = n_rows, most, 0, 0
 
     def begin(self, what: str) -> None:
-        """Something else than compiling begins."""
-        self._progress.update(self._task, description=what)
+        """Something else than compiling begins, of which it is not known how long it takes."""
+        self._progress.update(self._task, description=what, total=None, row="")
+
+    def end(self, how: str) -> None:
+        """It is over."""
+        total = self._n_rows
+        self._progress.update(self._task, description=how, total=total, completed=total, row="")
 
     def next_pass(self) -> None:
         """A pass begins."""
@@ -183,12 +191,16 @@ class PassProgress(_Bar):
         self._progress.update(
             self._task,
             description=f"pass {self._passes}, of at most {self._most}",
+            total=self._n_rows,
             completed=0,
         )
+        self._row = 0
 
     def update(self, count: int) -> None:
         """So many more rows are done."""
-        self._progress.advance(self._task, count)
+        self._row += count
+        row = f"row {self._row:,} of {self._n_rows:,}"
+        self._progress.update(self._task, total=self._n_rows, completed=self._row, row=row)
 
     def seen(self, step: float) -> None:
         """A pass ended; the parameters go so far from there."""

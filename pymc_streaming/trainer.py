@@ -12,7 +12,7 @@ import pymc as pm
 from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
-from pymc_streaming.arguments import whole_number
+from pymc_streaming.arguments import in_words, whole_number
 from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
@@ -199,6 +199,8 @@ class Trainer:
         self.init = init
         self.dataloader = dataloader
         self.data_name = data_name
+        if model is not None and not isinstance(model, pm.Model):
+            raise ArgumentError(f"model must be a pm.Model, found {model!r}.")
         try:
             self.model = pm.modelcontext(model)
         except TypeError as error:
@@ -214,7 +216,13 @@ class Trainer:
         self.on_ordered = on_ordered
         self.progressbar = progressbar
         self.approximation: Approximation | None = None
-        self._random = np.random.default_rng(random_seed)
+        try:
+            self._random = np.random.default_rng(random_seed)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"random_seed must be a whole number, a numpy.random.Generator or None, found "
+                f"{random_seed!r}."
+            ) from error
         self._guide_seed = int(self._random.integers(2**31))
         self.result: FitResult | None = None
         self._stochastic: StochasticFit | None = None
@@ -289,9 +297,11 @@ class Trainer:
         logger.log(logging.WARNING if plan.is_fallback else logging.INFO, "%s", plan)
         if not plan.fits:
             warnings.warn(
-                f"The fit may take more memory than it may: {plan}. Take smaller batches, a "
-                "smaller buffer_size, or fewer columns; or allow more, with memory_limit= or "
-                "memory_fraction=.",
+                f"The fit takes more memory than it may: {plan}. Of that, "
+                f"{in_words(plan.parts['process now'])} are what the process has already, and "
+                f"{in_words(plan.parts['compilation'])} are for compiling. Allow more "
+                "(memory_limit=, memory_fraction=), or take smaller batches, a smaller "
+                "buffer_size, or fewer columns.",
                 MemoryLimitWarning,
                 stacklevel=4,
             )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pymc_streaming.diagnosis.optimum import FARTHEST
 from pymc_streaming.diagnosis.reasons import Reason
 from pymc_streaming.diagnosis.records import Diagnosis, Finding, FindingKind
 
@@ -88,7 +89,7 @@ def _other_rows(d: Diagnosis) -> str:
         f"Other rows: {d.rows:,} rows were counted, but the fit was made for N = {d.total_size:,}. "
         + (f"For those that were counted, {distance}. " if distance else "")
         + "If they are the whole table, the fit has the wrong N: give the loader all rows and fit "
-        "again. If they are held out, all figures are those of the posterior of these rows alone."
+        "again. If they are others, all figures are those of the posterior of these rows alone."
     )
 
 
@@ -104,19 +105,15 @@ def _not_finite(d: Diagnosis, bad: tuple[int, int] | None) -> str:
 
 def _moving(d: Diagnosis) -> str:
     how = (
-        "Call fit() without a number of steps, which goes on from here; or take more steps, with "
-        "AnnealedAdam and its default learning rate. If a fit with steps stays here, the rows are "
-        "in an order (see order_report): shuffle them on disk."
+        "Call fit() without a number of steps, and with strategy='auto', which goes on from here; "
+        "or take more steps, with AnnealedAdam and its default learning rate. If a fit with steps "
+        "stays here, the rows are in an order (see order_report): shuffle them on disk."
     )
     if d.step is None or d.log_scale is None:
         if d.method == "advi" or "maximum" not in d.missing:
             return ""
         return f"Not converged: around the means the log-density has no maximum. {how}"
     far = _distance(d)
-    if d.method != "advi":
-        how = how.replace(
-            "Call fit() without a number of steps, which goes on from here; or take", "Take"
-        )
     if np.abs(d.step).max() > MOST_STEP or np.abs(d.log_scale).max() > MOST_LOG_SCALE:
         return f"Not converged: to the optimum, by the gradient of all rows, {far}. {how}"
     if _too_heavy(d) and _main_reason(d) in (Reason.LOCATION, Reason.SCALES):
@@ -133,8 +130,9 @@ def _distance(d: Diagnosis) -> str:
         return ""
     name, step = d.worst(d.step)
     scale_name, log_scale = d.worst(d.log_scale)
+    far = f"{abs(step):.2g}" if abs(step) < FARTHEST else f"more than {FARTHEST:,.0f}"
     return (
-        f"the mean of {name!r} would move by {abs(step):.2g} posterior standard deviations and the "
+        f"the mean of {name!r} would move by {far} posterior standard deviations and the "
         f"standard deviation of {scale_name!r} change by a factor of {math.exp(log_scale):.3g}"
     )
 
@@ -152,7 +150,8 @@ def _several_modes(d: Diagnosis) -> str:
 def _shrunk(d: Diagnosis) -> str:
     how = (
         "Do not read them as uncertainty. Take method='fullrank_advi', or a parametrisation with "
-        "less correlation (centred columns, fewer that say the same); the means are not affected."
+        "less correlation (centred columns, fewer that say the same). Means do not suffer from it "
+        "as far as the posterior is normal."
     )
     if d.shrinkage is None:
         if d.method == "advi" and _too_heavy(d) and _main_reason(d) is Reason.CORRELATIONS:
@@ -199,7 +198,8 @@ def _not_normal(d: Diagnosis) -> str:
     return (
         f"Not normal: {why}, though the fit is at its optimum and correlations do not explain it. "
         "The posterior is skewed, heavy-tailed or a funnel, as with parameters that few rows "
-        "inform. Take another parametrisation (non-centred effects), or sample with MCMC."
+        "inform. Take another parametrisation (non-centred effects, if effects have a spread that "
+        "is not known), or sample with MCMC."
     )
 
 

@@ -21,7 +21,7 @@ from pymc_streaming.vi.signs import Signs
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, expected_prior, optimum
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["MOST_DENSE", "Distance", "distance_of", "distance_of_dense"]
+__all__ = ["FARTHEST", "MOST_DENSE", "Distance", "distance_of", "distance_of_dense"]
 
 #: Parameters of which the whole matrix of curvature is looked at.
 MOST_DENSE = 1_000
@@ -29,8 +29,8 @@ LEAST = f"at least that: more than {MOST_DENSE:,} parameters"
 NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
 # Pairs of points around which the prior of more parameters is looked at.
 _PRIOR_POINTS = 8
-# A direction without a maximum is followed no further, in standard deviations.
-_FARTHEST = 1e4
+#: A direction without a maximum is followed no further, in standard deviations.
+FARTHEST = 1e4
 # Changes of a log scale from which on the surrogate has cut them short.
 _CUT_SHORT = 1.49
 
@@ -106,14 +106,14 @@ def distance_of(
         bent = deviations @ whole
         shrinkage = _shrinkage(whole)
     missing = NO_MAXIMUM if shrinkage is None else LEAST if matrix is None else ""
-    new = optimum(terms, signs, q, derivatives, times, _FARTHEST)
+    new = optimum(terms, signs, q, derivatives, times, FARTHEST)
     log_scale = new.log_scale - q.log_scale
     with np.errstate(all="ignore"):
         by_curvature = -0.5 * np.log(diagonal) - q.log_scale
     cut = (np.abs(log_scale) > _CUT_SHORT) & np.isfinite(by_curvature)
     log_scale = np.where(cut, by_curvature, log_scale)
     step = (new.location - q.location) / np.exp(q.log_scale + log_scale)
-    step = np.clip(step, -_FARTHEST, _FARTHEST)
+    step = np.clip(step, -FARTHEST, FARTHEST)
     gradient = derivatives.gradient + in_location
     return Distance(step, log_scale, shrinkage, missing, gradient, bent, diagonal)
 
@@ -139,8 +139,8 @@ def distance_of_dense(
     bent = deviations @ whole
     if not family.has_maximum(q, found):
         return Distance(None, None, None, NO_MAXIMUM, gradient, bent, None)
-    new = family.best(q, found, DenseCurvature(found.curvature), _FARTHEST)
-    step = np.clip((new.location - q.location) / new.scale, -_FARTHEST, _FARTHEST)
+    new = family.best(q, found, DenseCurvature(found.curvature), FARTHEST)
+    step = np.clip((new.location - q.location) / new.scale, -FARTHEST, FARTHEST)
     return Distance(step, np.log(new.scale / q.scale), None, "", gradient, bent, None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from pymc_streaming.fits.exact import WholeTable
 from pymc_streaming.loader import DataLoader, count_rows
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
@@ -77,6 +78,10 @@ class Reading:
             self.rows += count
             yield rows, weights
             self._progress.update(count)
+
+    def again(self) -> WholeTable:
+        """The same rows, once more, for derivatives alone."""
+        return WholeTable(self._loader, self._progress)
 
     def _count(self, rows: Mapping[str, np.ndarray]) -> None:
         read: dict[Callable[..., np.ndarray], np.ndarray] = {}

@@ -25,6 +25,7 @@ from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
+from pymc_streaming.vi.ascent import look_closely
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
@@ -111,7 +112,7 @@ def diagnose(
         progress.begin("diagnosing")
         deviations = points - fitted.location
         if isinstance(fitted, FullRankGuide):
-            distance = _far_of_dense(method, terms, fitted, table, deviations, random)
+            distance = _far_of_dense(method, terms, fitted, table, reading, deviations, random)
         else:
             distance = _far(terms, fitted, table, reading, colours, deviations, random)
         with np.errstate(all="ignore"):
@@ -159,8 +160,10 @@ def _far(
     """How far independent normals are from their optimum; None if that is not finite."""
     family = MeanField(terms, sign_patterns(colours, random))
     finer = family.finer(random, every=True)
+    while finer.points(table.n_rows) < finer.sharper().points(table.n_rows) <= len(deviations):
+        finer = finer.sharper()
     q = Gaussian(fitted.location, fitted.scales)
-    derivatives = finer.look(table, q)
+    derivatives = look_closely(finer, table, reading.again(), q)
     if not derivatives.are_finite:
         return None
     ratio, rows = table.n_rows / table.sample.n_rows, table.extended_sample()
@@ -175,6 +178,7 @@ def _far_of_dense(
     terms: Terms,
     fitted: FullRankGuide,
     table: WithRareGroups,
+    reading: Reading,
     deviations: np.ndarray,
     random: np.random.Generator,
 ) -> Distance | None:
@@ -182,7 +186,7 @@ def _far_of_dense(
     patterns = sign_patterns(np.arange(fitted.size), random).patterns
     family = Dense(terms, patterns, SPREADS[method] or SPREAD).finer()
     q = DenseGaussian(fitted.location, fitted.cholesky)
-    found = family.look(table, q)
+    found = look_closely(family, table, reading.again(), q)
     return distance_of_dense(family, q, found, deviations) if found.are_finite else None
 
 
@@ -198,6 +202,14 @@ def _check_loader(loader: DataLoader, own: DataLoader) -> None:
             "The loader must give the arrays that were fitted. Expected these names, with these "
             f"shapes of a row: {expected}; found {found}."
         )
+    of_own, of_other = (getattr(each.source, "categories", {}) for each in (own, loader))
+    for name in sorted(of_own.keys() & of_other.keys()):
+        if list(of_own[name]) != list(of_other[name]):
+            raise ArgumentError(
+                f"The codes of {name!r} mean other levels than in the fit, which had "
+                f"{len(of_own[name]):,}, where this loader has {len(of_other[name]):,}. Give its "
+                "source the levels of the fitted one: categories=fitted_source.categories."
+            )
 
 
 def _first_rows(loader: DataLoader) -> Block:
@@ -295,12 +307,19 @@ def _as_diagnosis(
 
 
 def _names(guide: Guide) -> tuple[str, ...]:
-    """A name for each element of a draw, such as ``b[3]``."""
+    """A name for each element of a draw, such as ``b[3]``, or ``b[London]`` with coordinates."""
+    model = guide.group.model
+    of_values = {model.rvs_to_values[rv].name: rv.name for rv in model.free_RVs}
     names = [""] * guide.size
     for name, where, shape, _ in guide.group.ordering.values():
+        dims = model.named_vars_to_dims.get(of_values[name], ())
+        coords = [model.coords.get(dim) for dim in dims]
+        known = [None if coord is None else len(coord) for coord in coords] == list(shape)
+        labels = coords if known else [range(length) for length in shape]
         elements = np.arange(guide.size)[where]
         for element, index in zip(elements, np.ndindex(*shape), strict=True):
-            names[element] = f"{name}[{', '.join(map(str, index))}]" if index else name
+            at = ", ".join(str(label[i]) for label, i in zip(labels, index, strict=True))
+            names[element] = f"{name}[{at}]" if index else name
     return tuple(names)
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from pymc_streaming.diagnosis.judge import remark
+from pymc_streaming.diagnosis.optimum import FARTHEST
 from pymc_streaming.diagnosis.records import Diagnosis
 
 __all__ = ["as_text"]
@@ -36,7 +37,8 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "effective draws", f"{effective} of {d.draws:,}"
     if d.k_hat <= d.k_threshold:
         name, value = d.worst(d.correction)
-        yield "largest correction of a mean", f"{value:+.2f} sd, {name}"
+        error = d.correction_error[d.parameters.index(name)]
+        yield "largest correction of a mean", f"{value:+.2f} ± {error:.2f} sd, {name}"
     if d.step is None or d.log_scale is None:
         yield "largest move of a mean", d.missing
     else:
@@ -61,6 +63,8 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
 
 
 def _short(value: float) -> str:
+    if abs(value) >= FARTHEST:
+        return f"more than {FARTHEST:,.0f}"
     return f"{value:+.3f}" if abs(value) < 10 else f"{value:+,.0f}"
 
 

@@ -26,7 +26,7 @@ from pymc_streaming.vi.signs import MOST_COLUMNS
 from pymc_streaming.vi.start import Start, gaussian_of, start_at, start_from
 from pymc_streaming.vi.terms import Terms
 
-__all__ = ["ExactFit"]
+__all__ = ["ExactFit", "WholeTable"]
 
 # Of the sample, on which it is seen whether there are gradients.
 _FEW_ROWS = 1_000
@@ -118,7 +118,7 @@ class ExactFit:
             sample, read, start = self._start(loader, sample_rows, random, progress, here)
             n_modes = max(n_modes, start.n_modes)
             ascent = fit_exactly(
-                _Table(loader, progress),
+                WholeTable(loader, progress),
                 sample,
                 start,
                 self.subject.binding,
@@ -135,6 +135,8 @@ class ExactFit:
             ascent = Ascent(guide, Status.INTERRUPTED, 0, ())
         guide.location[:] = ascent.q.location
         guide.scales[:] = ascent.q.scales
+        passes = f"{ascent.passes} pass{'es' * (ascent.passes != 1)}"
+        progress.end(f"{ascent.status.name.lower().replace('_', ' ')}, {passes}")
         if ascent.passes:
             self._end, self._n_modes = guide.location.copy(), n_modes
         return FitResult(
@@ -229,7 +231,7 @@ def _check_size(subject: Subject) -> None:
 
 
 @dataclass(frozen=True)
-class _Table:
+class WholeTable:
     """All rows of a loader, again and again, each of weight one."""
 
     loader: DataLoader
@@ -237,9 +239,11 @@ class _Table:
 
     @property
     def n_rows(self) -> int:
+        """How many."""
         return self.loader.total_size
 
     def blocks(self, multiple: int) -> Iterator[tuple[Block, np.ndarray]]:
+        """All of them, in blocks of a multiple of so many rows."""
         ones = np.ones(0)
         self.progress.next_pass()
         for rows in self.loader.blocks(multiple):

@@ -134,10 +134,13 @@ def choose(asked: str, ways: Sequence[Way], n_rows: int, limit: MemoryLimit) -> 
         What may be taken.
     """
     reasons: list[str] = []
+    tried: set[str] = set()
     for way in ways:
         if fits := way.nbytes <= limit.nbytes:
             break
-        reasons.append(f"{_described(way, ways)} would take {in_words(way.nbytes)}")
+        if way.strategy not in tried:  # a smaller sample takes little less
+            reasons.append(f"{_described(way, ways)} would take {in_words(way.nbytes)}")
+        tried.add(way.strategy)
     if not fits:
         reasons.append("nothing takes less, so the limit will be exceeded")
     elif reasons:

@@ -21,11 +21,23 @@ import numpy as np
 
 from pymc_streaming.vi.passes import NotFinite, Table
 
-__all__ = ["Ascent", "Correctable", "Family", "Found", "Moved", "Normal", "Status", "ascend"]
+__all__ = [
+    "Ascent",
+    "Correctable",
+    "Family",
+    "Found",
+    "Moved",
+    "Normal",
+    "Status",
+    "ascend",
+    "look_closely",
+]
 
 
 # Changes of log scales up to here come of the means; and up to here, of fewer points before.
 _FOLLOWING, _FINER = 0.03, 0.1
+# Moves of a mean, in tolerances, that leave scales where they are.
+_RESTING = 5.0
 
 
 class Status(enum.Enum):
@@ -131,8 +143,11 @@ class Family[Q: Normal, D: Found](Protocol):
     def sharper(self) -> Self:
         """The same, with more points for each chunk of rows, if there are more."""
 
-    def look(self, table: Table, q: Q) -> D:
-        """Go over a table once."""
+    def look(self, table: Table, q: Q, turn: int) -> D:
+        """Go over a table once; each turn has noise of its own."""
+
+    def doubt(self, n_rows: int) -> float | None:
+        """By how much log scales may differ from one turn to another, if that is known."""
 
     def points(self, n_rows: int) -> int:
         """Points at which that looks at each row."""
@@ -229,20 +244,24 @@ def ascend[Q: Normal, D: Found](
         """With more points from then on if these turn out to be too few."""
         nonlocal passes, family
         while True:
-            found = family.look(table, q)
+            found = family.look(table, q, passes)
             passes += 1
-            sharper = family.sharper()
-            more = passes < max_passes and _looks_closer(sharper, family, table)
-            if not (more and found.are_finite and found.noise > family.most_noise):
+            noisy = found.are_finite and found.noise > family.most_noise
+            if not noisy or passes >= max_passes or not sharpened():
                 return found
-            family = sharper
+
+    def sharpened() -> bool:
+        """Take more points from then on; says whether there are more."""
+        nonlocal family
+        blunter, family = family, family.sharper()
+        return _looks_closer(family, blunter, table)
 
     try:
-        found = look(q)
+        found, found_by = look(q), family
         if not found.are_finite:
             raise NotFinite(q.location)
         bend = curvature(q, found)
-        finer = False
+        finer, doubts = False, 0.0
         while True:
             new = family.best(q, found, bend, radius)
             moved = Moved(passes, *family.moved(q, new), kept)
@@ -252,7 +271,9 @@ def ascend[Q: Normal, D: Found](
             # A step that was cut short tells nothing of the way that is left.
             free = moved.step < 0.5 * radius
             # What is seen better for the first time has other scales, if not by much.
-            tolerance = max(scale_tolerance, _FINER) if finer else scale_tolerance
+            doubt = family.doubt(table.n_rows)
+            more = doubts if doubt is not None else _FINER if finer else 0.0
+            tolerance = max(scale_tolerance, more, doubt or 0.0)
             arrived = free and _arrives(moved, before, step_tolerance, tolerance)
             others = [
                 each
@@ -260,28 +281,43 @@ def ascend[Q: Normal, D: Found](
                 if _looks_closer(each, family, table) or found.noise > each.most_noise
             ]
             finer = arrived and bool(others)
+            # Noise of curvatures may hide a maximum, or keep every move from being one upwards.
+            stuck = not kept and moved.step < step_tolerance / 16
             if arrived and not finer:
-                q, status = new, _at_rest(family, new, found)
-                break
+                stuck = not family.has_maximum(new, found)
+                if not stuck:
+                    q, status = new, Status.CONVERGED
+                    break
             if passes >= max_passes:
                 q, status = new if kept else q, Status.PASSES_USED_UP
                 break
-            if not kept and moved.step < step_tolerance / 16:
-                status = Status.STALLED
+            if stuck and sharpened():
+                found, found_by, kept, before = look(q), family, True, None
+                continue
+            if stuck:
+                q, status = new if arrived else q, Status.STALLED
                 break
+            # Scales that change although the means rest are noise, and more than of rows alike.
+            restless = before is not None and moved.step < _RESTING * step_tolerance
+            if doubt is not None and restless and moved.log_scale > tolerance:
+                sharpened()
+            doubts = doubt or 0.0
             if finer:
                 (family, *others), q, before = others, new, moved
-                found = look(q)
+                found, found_by = look(q), family
                 if found.are_finite:
                     continue
                 status = Status.STALLED
                 break
-            there = look(new)
-            # In nats: less is noise, and would not matter.
-            kept = there.are_finite and family.rise((q, found), (new, there)) > -0.01
+            there, seen_by = look(new), family
+            # What was seen with other points cannot be compared. In nats: less is noise, and would
+            # not matter.
+            kept = there.are_finite and (
+                seen_by is not found_by or family.rise((q, found), (new, there)) > -0.01
+            )
             if kept:
                 move, change = new.location - q.location, found.gradient - there.gradient
-                q, found, before = new, there, moved
+                q, found, found_by, before = new, there, seen_by, moved
                 radius *= 3.0
                 if renewed:
                     bend = curvature(q, found)
@@ -295,14 +331,21 @@ def ascend[Q: Normal, D: Found](
     return Ascent(q, status, passes, tuple(trail))
 
 
+def look_closely[Q: Normal, D: Found](family: Family[Q, D], table: Table, again: Table, q: Q) -> D:
+    """Go over `table`, and if its points turn out to be too few, over `again` with more."""
+    found = family.look(table, q, 0)
+    while found.are_finite and found.noise > family.most_noise:
+        sharper = family.sharper()
+        if not _looks_closer(sharper, family, again):
+            break
+        family, found = sharper, sharper.look(again, q, 0)
+    return found
+
+
 def _looks_closer[Q: Normal, D: Found](
     one: Family[Q, D], other: Family[Q, D], table: Table
 ) -> bool:
     return one.points(table.n_rows) > other.points(table.n_rows)
-
-
-def _at_rest[Q: Normal, D: Found](family: Family[Q, D], q: Q, found: D) -> Status:
-    return Status.CONVERGED if family.has_maximum(q, found) else Status.STALLED
 
 
 def _arrives(

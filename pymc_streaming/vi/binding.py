@@ -152,7 +152,7 @@ def _placeholder(model: pm.Model, name: str, key: str, array: np.ndarray) -> Sha
     if placeholder is None or placeholder not in model.data_vars:
         raise PlaceholderError(
             f"The model has no pm.Data {name!r} for the array {key!r}; its pm.Data are {known}. "
-            "Pass data_name= to say which one the batches go into."
+            "data_name= says which one each array goes into."
         )
     if not isinstance(placeholder, SharedVariable):
         raise PlaceholderError(

@@ -182,10 +182,14 @@ class Dense:
         wanted = min(math.ceil(wanted), len(self.patterns))
         return 2 * min(1 << (wanted - 1).bit_length(), len(self.patterns))
 
-    def look(self, table: Table, q: DenseGaussian) -> DenseDerivatives:
+    def doubt(self, n_rows: int) -> float | None:  # noqa: ARG002
+        """Not known: a covariance is another one when it is first seen."""
+        return None
+
+    def look(self, table: Table, q: DenseGaussian, turn: int = 0) -> DenseDerivatives:
         """Go over all rows once."""
         points = self.points(table.n_rows)
-        gradient, half = slopes_over(table, self.terms, self._around(q), points // 2)
+        gradient, half = slopes_over(table, self.terms, self._around(q), points // 2, turn)
         whitened = self._whitened_curvature(half, q)
         noise = 0.0 if points == 2 * len(half) else float(np.linalg.norm(noise_of(whitened)))
         noise *= 0.5 * math.sqrt(len(whitened))

@@ -41,6 +41,8 @@ def check_gradients(
     # Not where two parameters are the same, between which the step may be.
     location = location + 0.1 * random.standard_normal(len(location))
     slopes = gradients_at(terms, sample, location[None])
+    model = guide.group.model
+    variables = {model.rvs_to_values[rv].name: rv.name for rv in model.free_RVs}
     for name, where, *_ in guide.group.ordering.values():
         if name not in terms.of_rows or slopes[:, where].any():
             continue
@@ -51,8 +53,8 @@ def check_gradients(
         terms.add_values(sample.rows, sample.weights, sample.n_rows, points, values)
         if np.ptp(values) > 0.0:
             raise NoGradientError(
-                f"The likelihood depends on {name!r} but has no gradient in it, so that it cannot "
-                "be fitted: it enters through a comparison, a switch, or rounding. Write the step "
-                "as a smooth function, such as pm.math.sigmoid((x - threshold) / width), or sum "
-                "over its values."
+                f"The likelihood depends on {variables[name]!r} but has no gradient in it, so that "
+                "it cannot be fitted: it enters through a comparison, a switch, or rounding. Write "
+                "the step as a smooth function, such as pm.math.sigmoid((x - threshold) / width), "
+                "or sum over its values."
             )

@@ -53,6 +53,11 @@ def location_at(guide: Guide, values: Mapping[str, Any]) -> np.ndarray:
         names = sorted(rv.name for rv in model.free_RVs)
         raise ArgumentError(f"init has values for {unknown}; the free variables are {names}.")
     for name, shape in shapes.items():
+        if np.asarray(values[name]).dtype.kind not in "biuf":
+            raise ArgumentError(
+                f"init={{{name!r}: ...}} must be a number or an array of them, found "
+                f"{values[name]!r}."
+            )
         if np.shape(values[name]) not in (shape, ()):
             raise ArgumentError(
                 f"init={{{name!r}: ...}} must have shape {shape}, found {np.shape(values[name])}."
@@ -65,7 +70,11 @@ def location_at(guide: Guide, values: Mapping[str, Any]) -> np.ndarray:
             for name, where, *_ in guide.group.ordering.values()
             if not np.isfinite(location[where]).all()
         )
-        raise ArgumentError(f"init has a value outside the support, or not finite, for {name!r}.")
+        rv = next(rv for rv in model.free_RVs if model.rvs_to_values[rv].name == name)
+        raise ArgumentError(
+            f"init has a value outside the support, or not finite, for {rv.name!r}: "
+            f"{values.get(rv.name)!r}."
+        )
     return location
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,9 +61,16 @@ class MeanField:
         """The same, with four times as many points for each chunk of rows."""
         return replace(self, noise=0.5 * self.noise)
 
-    def look(self, table: Table, q: Gaussian) -> Derivatives:
+    def look(self, table: Table, q: Gaussian, turn: int = 0) -> Derivatives:
         """See `pass_over`."""
-        return pass_over(table, self.terms, self.signs, q.location, q.scale, self.noise)
+        return pass_over(table, self.terms, self.signs, q.location, q.scale, self.noise, turn)
+
+    def doubt(self, n_rows: int) -> float:
+        """By how much log scales may differ from one turn to another, if rows are alike."""
+        pairs = self.points(n_rows) // 2
+        if pairs == len(self.signs.patterns):
+            return 0.0
+        return 2.0 * math.sqrt(len(self.signs.colours) / (n_rows * pairs))
 
     def points(self, n_rows: int) -> int:
         """At which a pass looks at each row."""

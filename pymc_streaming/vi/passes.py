@@ -171,6 +171,7 @@ def pass_over(
     location: np.ndarray,
     scale: np.ndarray,
     noise: float = PASS_NOISE,
+    turn: int = 0,
 ) -> Derivatives:
     """Go over all rows once.
 
@@ -186,6 +187,8 @@ def pass_over(
         Means and standard deviations of q.
     noise : float, default 0.1
         Relative error of a curvature, about; see `pairs_of_a_chunk`.
+    turn : int, default 0
+        With another, chunks are looked at in other patterns.
 
     Returns
     -------
@@ -193,7 +196,7 @@ def pass_over(
         Possibly not finite.
     """
     pairs = pairs_of_a_chunk(signs, table.n_rows, noise)
-    gradient, half = slopes_over(table, terms, signs.around(location, scale), pairs)
+    gradient, half = slopes_over(table, terms, signs.around(location, scale), pairs, turn)
     with np.errstate(all="ignore"):
         curvature = -(signs.patterns * half).sum(axis=0) / scale
         # Where it is small beside what the scale stands for, other terms make up the most of it.
@@ -208,7 +211,7 @@ def pass_over(
 
 
 def noise_of(products: np.ndarray) -> np.ndarray:
-    """Standard errors of the rows of a matrix of second derivatives, shape (d,).
+    """Standard errors of the rows of a matrix of second derivatives, cautiously, shape (d,).
 
     That matrix is symmetric. What it is not, where it was found from a few points for each chunk of
     rows, is what other parameters add that has not cancelled: by chance, because some rows have
@@ -217,18 +220,19 @@ def noise_of(products: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     products : ndarray, shape (d, d)
-        The matrix.
+        The matrix. Of a small one the result is larger, since it is known from few differences.
     """
     if len(products) < 2:
         return np.zeros(len(products))
+    n = len(products) - 1
     # Each difference has the errors of two rows.
-    both = ((products - products.T) ** 2).sum(axis=1) / (len(products) - 1)
+    both = ((products - products.T) ** 2).sum(axis=1) / n
     errors: np.ndarray = np.sqrt(np.maximum(both - 0.5 * both.mean(), 0.25 * both))
-    return errors
+    return (1.0 + 2.0 / math.sqrt(n)) * errors
 
 
 def slopes_over(
-    table: Table, terms: Terms, points: np.ndarray, pairs: int
+    table: Table, terms: Terms, points: np.ndarray, pairs: int, turn: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradient over all rows, averaged over points, and how it differs between their halves.
 
@@ -242,6 +246,8 @@ def slopes_over(
         k points, then their mirror images; k is a power of two.
     pairs : int
         Pairs at which each chunk of rows is looked at: a power of two, at most k.
+    turn : int, default 0
+        As for `pass_over`.
 
     Returns
     -------
@@ -260,7 +266,7 @@ def slopes_over(
     done = 0
     for rows, weights in table.blocks(chunk_rows):
         chunks = math.ceil(len(weights) / chunk_rows)
-        first = (done + np.arange(chunks)) % cycle * pairs
+        first = (done + turn + np.arange(chunks)) % cycle * pairs
         forward = first[:, None] + np.arange(pairs)
         chosen = np.concatenate([forward, forward + n_patterns], axis=1)
         terms.add_likelihood(rows, weights, chunk_rows, points, chosen, sums)

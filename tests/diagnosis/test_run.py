@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pymc as pm
 import pytest
 from arviz_stats.base import array_stats
@@ -19,6 +20,7 @@ from pymc_streaming import (
     Trainer,
     errors,
     generator_source,
+    table_source,
 )
 from pymc_streaming.diagnosis import run
 from pymc_streaming.diagnosis.reading import Reading
@@ -355,3 +357,39 @@ def test_as_a_dictionary(linear) -> None:
     assert plain["findings"][0]["kind"] == "shrinkage"
     assert plain["shrinkage"] == d.shrinkage.tolist()
     assert (plain["trusted"], plain["k_hat"]) == (False, d.k_hat)
+
+
+def test_parameters_are_named_by_their_coordinates() -> None:
+    y = np.random.default_rng(0).normal(size=2_000)
+    loader = DataLoader({"city": np.arange(2_000) % 2, "y": y}, 500)
+    zeros = loader.placeholder()
+    with pm.Model(coords={"town": ["Oslo", "Lima"]}) as model:
+        effect = pm.Normal("effect", 0.0, 1.0, dims="town")
+        sigma = pm.HalfNormal("sigma", 1.0)
+        city, values = pm.Data("city", zeros["city"]), pm.Data("y", zeros["y"])
+        pm.Normal("values", effect[city], sigma, observed=values, total_size=2_000)
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    names = trainer.diagnose(draws=100).parameters
+    assert names == ("effect[Oslo]", "effect[Lima]", "sigma_log__")
+
+
+def test_codes_of_other_levels_are_refused() -> None:
+    y = np.random.default_rng(0).normal(size=2_000)
+
+    def loader_of(*levels: str) -> DataLoader:
+        table = pa.table({"city": np.resize(levels, 2_000), "y": y})
+        return DataLoader(
+            table_source(table, columns={"city": "city", "y": "y"}, categories="auto"), 500
+        )
+
+    fitted, other = loader_of("Lima", "Oslo", "Rome"), loader_of("Lima", "Rome")
+    zeros = fitted.placeholder()
+    with pm.Model() as model:
+        effect = pm.Normal("effect", 0.0, 1.0, shape=3)
+        city, values = pm.Data("city", zeros["city"]), pm.Data("y", zeros["y"])
+        pm.Normal("values", effect[city], 1.0, observed=values, total_size=2_000)
+    trainer = Trainer("advi", fitted, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    with pytest.raises(errors.ArgumentError, match="codes of 'city' mean other levels"):
+        trainer.diagnose(other)

@@ -11,9 +11,10 @@ import pymc as pm
 import pytensor
 import pytest
 from pytensor.compile.mode import Mode
+from scipy.optimize import minimize
 
 from pymc_streaming import DataLoader, FitResult, Status, Trainer, errors, generator_source
-from pymc_streaming.fits.exact import _Table
+from pymc_streaming.fits.exact import WholeTable
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.vi.passes import slopes_over
 from tests.models import conjugate_normal, correlated_linear, poisson_groups
@@ -198,7 +199,7 @@ def test_gradients_are_those_of_the_whole_table(rows_of_a_block) -> None:
     trainer.fit(max_passes=3)
     guide, terms = trainer._subject.guide, trainer._exact.terms
     points = guide.location + 0.01 * np.random.default_rng(0).standard_normal((2, guide.size))
-    table = _Table(loader, PassProgress(50_000, 1, enabled=False))
+    table = WholeTable(loader, PassProgress(50_000, 1, enabled=False))
     found = slopes_over(table, terms, points, 1)[0] + terms.prior(points)[1].mean(axis=0)
     with model:
         pm.set_data(known.data)
@@ -318,3 +319,133 @@ def test_an_index_that_a_distribution_makes() -> None:
     found = np.exp(logits) / np.exp(logits).sum()
     counts = np.bincount(codes)
     np.testing.assert_allclose(found, (counts + 1) / (5_003), atol=0.002)
+
+
+def linear(X: np.ndarray, y: np.ndarray, method: str, **options) -> Trainer:
+    """Coefficients with a standard normal prior, and known noise: the posterior is normal."""
+    loader = DataLoader({"X": X, "y": y}, 1_000)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        b = pm.Normal("b", 0.0, 1.0, shape=X.shape[1])
+        X_, y_ = pm.Data("X", zeros["X"]), pm.Data("y", zeros["y"])
+        pm.Normal("values", X_ @ b, 1.0, observed=y_, total_size=len(loader))
+    return Trainer(method, loader, model=model, random_seed=0, progressbar=False, **options)
+
+
+@pytest.fixture(scope="module", params=["sorted", "shuffled"])
+def shops(request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An intercept, a slope, and a column for each of 12 shops, beside the precision."""
+    rng, n_rows, n_shops = np.random.default_rng(1), 200_000, 12
+    X = np.zeros((n_rows, n_shops + 2))
+    X[:, 0], X[:, 1] = 1.0, rng.normal(size=n_rows)
+    X[np.arange(n_rows), 2 + np.sort(rng.integers(0, n_shops, n_rows))] = 1.0
+    y = X @ rng.normal(size=n_shops + 2) + rng.normal(size=n_rows)
+    if request.param == "shuffled":
+        order = rng.permutation(n_rows)
+        X, y = X[order], y[order]
+    return X, y, X.T @ X + np.eye(n_shops + 2)
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi", "laplace"])
+def test_columns_that_stand_together_in_a_sorted_table(shops, method) -> None:
+    X, y, precision = shops
+    trainer = linear(X, y, method)
+    found = trainer.fit()
+    assert trainer.result.converged
+    of_method = np.diag(precision) if method == "advi" else 1 / np.diag(np.linalg.inv(precision))
+    sds, mean = of_method**-0.5, np.linalg.solve(precision, X.T @ y)
+    # Along the ridge between the intercept and all shops, in their own standard deviations.
+    assert np.abs((found.mean.eval() - mean) / sds).max() < 0.05
+    np.testing.assert_allclose(found.std.eval(), sds, rtol=0.01)
+
+
+def test_rare_columns_that_meet_in_no_sample() -> None:
+    rng, n_rows = np.random.default_rng(0), 100_000
+    X = np.zeros((n_rows, 3))
+    X[:, 0] = 1.0
+    rare = rng.choice(n_rows, 30, replace=False)
+    X[rare, 1:] = 1.0
+    X[rare[:4], 1] = X[rare[4:8], 2] = 0.0
+    y = X @ [2.0, 1.0, -0.5] + rng.normal(size=n_rows)
+    trainer = linear(X, y, "advi")
+    found = trainer.fit()
+    assert trainer.result.converged
+    sds = np.diag(X.T @ X + np.eye(3)) ** -0.5
+    np.testing.assert_allclose(found.std.eval(), sds, rtol=0.02)
+
+
+def test_a_few_rows_of_great_weight() -> None:
+    rng, n_rows = np.random.default_rng(0), 60_000
+    X = np.column_stack([np.ones(n_rows), rng.standard_cauchy(n_rows), rng.normal(size=n_rows)])
+    X[-10:] *= 50.0
+    y = X @ [0.5, 0.1, -0.5] + rng.normal(size=n_rows)
+    trainer = linear(X, y, "advi")
+    found = trainer.fit()
+    assert trainer.result.converged
+    np.testing.assert_allclose(found.std.eval(), np.diag(X.T @ X + np.eye(3)) ** -0.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("events", [0, 1, 3])
+def test_a_handful_of_events(events) -> None:
+    """The best normal for the log odds, by quadrature."""
+    n_rows = 2_000
+    y = np.zeros(n_rows)
+    y[:events] = 1.0
+    loader = DataLoader(np.random.default_rng(0).permutation(y), 500)
+    with pm.Model() as model:
+        p = pm.Beta("p", 1.0, 1.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Bernoulli("y", p, observed=batch, total_size=n_rows)
+    points, weights = np.polynomial.hermite_e.hermegauss(61)
+
+    def negative_elbo(q: np.ndarray) -> float:
+        z = q[0] + np.exp(q[1]) * points
+        ones, zeros = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
+        expected = ((events + 1) * ones + (n_rows - events + 1) * zeros) @ weights / weights.sum()
+        return -(expected + q[1])
+
+    mean, log_sd = minimize(negative_elbo, [-7.0, -0.3], method="Nelder-Mead").x
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    found = trainer.fit()
+    assert trainer.result.converged
+    assert abs(found.mean.eval()[0] - mean) / np.exp(log_sd) < 0.1
+    assert found.std.eval()[0] == pytest.approx(np.exp(log_sd), rel=0.04)
+
+
+def test_a_density_with_kinks_has_no_curvature_at_its_mode() -> None:
+    y = 3.0 + np.random.default_rng(0).normal(size=2_000)
+    loader = DataLoader(y, 500)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 10.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Laplace("y", mu, 1.0, observed=batch, total_size=len(loader))
+    trainer = Trainer("laplace", loader, model=model, random_seed=0, progressbar=False)
+    with pytest.warns(errors.NotConvergedWarning, match="kinks"):
+        trainer.fit()
+    assert trainer.result.status is Status.KINKED
+
+
+def test_a_place_of_change_has_no_gradient() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.0, 10.0, 5_000)
+    y = np.where(x > 7.0, 2.0, 0.0) + rng.normal(size=5_000)
+    loader = DataLoader({"x": x, "y": y}, 500)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        place, levels = pm.Uniform("place", 0.0, 10.0), pm.Normal("levels", 0.0, 3.0, shape=2)
+        x_, y_ = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
+        level = pm.math.switch(x_ > place, levels[1], levels[0])
+        pm.Normal("values", level, 1.0, observed=y_, total_size=len(loader))
+    with pytest.raises(errors.NoGradientError, match="'place' but has no gradient"):
+        Trainer("advi", loader, model=model, progressbar=False).fit()
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi", "laplace"])
+def test_a_second_fit_only_looks_whether_it_is_there(method) -> None:
+    trainer = trainer_for(correlated_linear(), method=method)
+    first = trainer.fit().mean.eval()
+    second = trainer.fit().mean.eval()
+    assert trainer.result.converged
+    assert trainer.result.passes == len(trainer.result.trail) <= 2
+    assert trainer.result.trail[0].step < 0.01
+    np.testing.assert_allclose(second, first, atol=1e-4)

@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
 
-from pymc_streaming.vi.indices import clip_indices, streamed_indices
+from pymc_streaming.vi.indices import clip_indices, picked_variables, streamed_indices
 
 FAST = Mode(linker="py", optimizer="fast_compile")
 CODES = pytensor.shared(np.array([0, 2, 1]), name="codes")
@@ -60,3 +60,20 @@ def test_only_what_depends_on_the_data_is_watched():
     )  # a mask cannot be out of range
     (found,) = streamed_indices([EFFECT[CODES]], [CODES])
     assert found.name == "effect"
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda codes, a, b: a[codes] + b.sum(), {"a"}),
+        (lambda codes, a, b: (3.0 * a + b.sum())[codes], {"a"}),
+        (lambda codes, a, b: pt.exp(a)[codes] * b[codes], {"a", "b"}),
+        (lambda codes, a, b: pt.dot(TABLE, b)[codes] + a[codes], {"a"}),
+        (lambda codes, a, b: a[COUNTY_OF] + b.sum(), set()),
+        (lambda codes, a, b: pt.dot(TABLE, a) + b.sum(), set()),
+    ],
+)
+def test_what_codes_pick_elements_of(build, expected):
+    a, b = pt.vector("a", shape=(4,)), pt.vector("b", shape=(4,))
+    expression = build(CODES, a, b).sum()
+    assert {v.name for v in picked_variables([expression], [CODES], [a, b])} == expected

@@ -7,7 +7,7 @@ from pytensor.compile.mode import Mode
 
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import MeanFieldGuide
-from pymc_streaming.vi.passes import Sample, pairs_of_a_chunk, pass_over
+from pymc_streaming.vi.passes import Sample, noise_of, pairs_of_a_chunk, pass_over
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.terms import Terms
 
@@ -64,3 +64,14 @@ def test_the_noise_is_what_it_is_said_to_be(terms) -> None:
         errors.append(found.curvature / (X[order] ** 2).sum(axis=0) - 1.0)
     assert pairs_of_a_chunk(signs, 2_000, 0.09) == 1
     assert 0.02 < np.sqrt(np.mean(np.square(errors))) < 0.09
+
+
+def test_noise_is_what_is_not_symmetric() -> None:
+    rng, errors = np.random.default_rng(0), np.array([0.1] * 150 + [0.4] * 50)
+    matrix = rng.normal(size=(200, 200))
+    matrix = matrix + matrix.T
+    np.testing.assert_array_equal(noise_of(matrix), 0.0)
+    found = noise_of(matrix + errors[:, None] * rng.normal(size=(200, 200)))
+    assert 0.1 < found[:150].mean() < 0.2
+    np.testing.assert_allclose(found[150:], 0.4 * (1.0 + 2.0 / np.sqrt(199.0)), rtol=0.3)
+    assert noise_of(np.ones((1, 1))) == [0.0]

@@ -14,23 +14,14 @@ from scipy import linalg
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from pymc_streaming.vi.signs import sign_patterns
-from pymc_streaming.vi.surrogate import Curvature
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
     "inverse",
     "least_shrinkage",
     "prior_curvature_matrix",
-    "rows_curvature",
     "with_diagonal",
 ]
-
-
-def rows_curvature(rows: Curvature, size: int) -> np.ndarray:
-    """Minus the second derivatives of the log-likelihood of all rows, shape (d, d)."""
-    found = np.stack([rows.times(direction) for direction in np.eye(size)])
-    symmetric: np.ndarray = 0.5 * (found + found.T)
-    return symmetric
 
 
 def prior_curvature_matrix(

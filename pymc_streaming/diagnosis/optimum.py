@@ -11,7 +11,6 @@ from pymc_streaming.diagnosis.curvature import (
     inverse,
     least_shrinkage,
     prior_curvature_matrix,
-    rows_curvature,
     with_diagonal,
 )
 from pymc_streaming.vi.dense import Dense, DenseCurvature, DenseDerivatives, DenseGaussian
@@ -90,7 +89,7 @@ def distance_of(
         For the signs.
     """
     terms, signs, size = family.terms, family.signs, len(q.location)
-    matrix = rows_curvature(rows, size) if size <= MOST_DENSE else None
+    matrix = rows.matrix if size <= MOST_DENSE else None
     _, in_location, in_scale = expected_prior(terms, signs, q)
     diagonal = derivatives.curvature - in_scale / q.scale**2
     times = rows.times

@@ -51,6 +51,9 @@ def n_cores() -> int:
 
 def at_the_same_time[T](function: Callable[[T], None], pieces: Sequence[T]) -> None:
     """Call a function that releases the interpreter's lock on each of some pieces, in threads."""
+    if len(pieces) == 1:
+        function(pieces[0])
+        return
     with ThreadPoolExecutor(len(pieces)) as pool:
         list(pool.map(function, pieces))
 

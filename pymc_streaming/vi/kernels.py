@@ -257,7 +257,7 @@ def accumulate(
     points : ndarray, shape (k, d)
         Draws.
     chosen : ndarray of int64, shape (chunks, m)
-        For each chunk the points at which it is looked at.
+        For each chunk the points at which it is looked at; those below zero are left out.
     out : ndarray, shape (k, size of the vector)
         Sums, by point. Added to.
     """
@@ -265,6 +265,8 @@ def accumulate(
         start = chunk * chunk_rows
         piece = rows(blocks, start, min(start + chunk_rows, n_rows))
         for point in chosen[chunk]:
+            if point < 0:
+                continue
             vector = gradient_at(model, (points[point], *piece, *constants))
             for i in range(len(vector)):
                 out[point, i] += vector[i]

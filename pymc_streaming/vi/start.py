@@ -40,6 +40,8 @@ _ROWS_A_PARAMETER, _MORE = 30, 4
 # Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
 # deviations of their own.
 _FIRST_ROWS, _ROUGH, _ROUGH_TOLERANCE = 4_000, 0.3, 1e-4
+# Rows that a curvature on the way is looked at on, at least.
+_CURVATURE_ROWS = 50_000
 # How far a first fit may go in its first step.
 _FIRST_RADIUS = 10.0
 # Distance at which slopes are compared where nothing is known of scales.
@@ -181,9 +183,10 @@ def modes_of(family: MeanField, sample: Sample, locations: Sequence[np.ndarray])
 
 def fit_sample(family: MeanField, sample: Sample, q: Gaussian, radius: float) -> Ascent[Gaussian]:
     """The posterior of a sample, roughly."""
+    some = sample.first(max(_CURVATURE_ROWS, 100 * family.terms.size))
 
     def own(here: Gaussian, _: Derivatives) -> Curvature:
-        return Curvature(family.terms, sample, here, 1.0)
+        return Curvature(family.terms, some, here, sample.n_rows / some.n_rows)
 
     return fit_roughly(replace(family, tolerance=_ROUGH_TOLERANCE), sample, q, own, radius)
 

@@ -14,6 +14,7 @@ more rows there are, its optimum is that of the ELBO, whatever the prior; the ne
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ __all__ = ["Curvature", "Gaussian", "expected_prior", "optimum", "prior_curvatur
 
 # Distance, in standard deviations of the sample's posterior, over which gradients are compared.
 _DIFFERENCE = 0.1
+# Of so many parameters a matrix is found with fewer gradients than are asked for on the way.
+_MOST_COLUMNS = 64
 # A log scale moves no further at a time; nor a mean without a maximum, in units of its curvature.
 _MOST_LOG_SCALE, _MOST_UPHILL = 1.5, 3.0
 
@@ -100,7 +103,20 @@ class Curvature:
         if a > 0 and b > 1e-8 * a:  # the log-density bends down, as far as it goes
             self._corrections.append((expected, a, change, b))
 
+    @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """That of the sample, shape (d, d), times the ratio."""
+        location, steps = self._around.location, _DIFFERENCE * self._around.scale
+        points = np.concatenate([location - np.diag(steps), location + np.diag(steps)])
+        slopes = gradients_at(self._terms, self._sample, points, self._chunk_rows)
+        found = (slopes[: len(steps)] - slopes[len(steps) :]) / steps[:, None]
+        matrix: np.ndarray = 0.25 * self._ratio * (found + found.T)
+        return matrix
+
     def _of_sample(self, direction: np.ndarray) -> np.ndarray:
+        if len(direction) <= _MOST_COLUMNS:
+            product: np.ndarray = self.matrix @ direction
+            return product
         length = np.abs(direction / self._around.scale).max()
         if length == 0.0:
             return np.zeros_like(direction)

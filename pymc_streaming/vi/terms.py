@@ -168,15 +168,11 @@ class Terms:
         ) -> None:
             n_rows, arguments = len(rows[0]) if rows else 0, others()
 
-            def look(columns: np.ndarray) -> None:
-                columns = np.ascontiguousarray(columns)
-                loop(model, chunk_rows, n_rows, rows, arguments, points, columns, out)
+            def look(share: np.ndarray) -> None:
+                loop(model, chunk_rows, n_rows, rows, arguments, points, share, out)
 
-            n_threads = min(n_cores(), chosen.shape[1]) if releases_lock else 1
-            if n_threads > 1 and n_rows * chosen.shape[1] >= _WORTH_THREADS:
-                # Each point is in one column, so each thread has rows of `out` of its own, and sums
-                # are the same for any number of threads.
-                at_the_same_time(look, np.array_split(chosen, n_threads, axis=1))
+            if releases_lock and n_rows * chosen.shape[1] >= _WORTH_THREADS:
+                at_the_same_time(look, _shares(chosen, n_cores()))
             else:
                 look(chosen)
 
@@ -241,6 +237,21 @@ class Terms:
         out = np.zeros((len(points), 1 + self.size))
         self._prior(1, (), points, np.arange(len(points))[None], out)
         return out[:, 0], out[:, 1:]
+
+
+def _shares(chosen: np.ndarray, n_threads: int) -> list[np.ndarray]:
+    """Parts of `chosen` that have no point in common.
+
+    So each thread has rows of the sums to itself, which are the same for any number of threads.
+    Best is to share out chunks, each of which one thread then has in its cache.
+    """
+    for n in (n_threads, 1 << n_threads.bit_length() - 1):  # patterns come round after 2, 4, 8, ...
+        turns = np.arange(len(chosen)) % n
+        of_turns = [np.unique(chosen[turns == turn]) for turn in range(n)]
+        if len(np.unique(np.concatenate(of_turns))) == sum(map(len, of_turns)):
+            return [np.where(turns[:, None] == turn, chosen, -1) for turn in range(n)]
+    n = min(n_threads, chosen.shape[1])
+    return [np.ascontiguousarray(part) for part in np.array_split(chosen, n, axis=1)]
 
 
 def _along_rows(weights: TensorVariable, term: TensorVariable) -> TensorVariable:

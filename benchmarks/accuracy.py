@@ -186,7 +186,7 @@ def draw(results: Results) -> Figure:
     left.set(yscale="log", ylabel="error of means, sds")
     left.legend(frameon=False)
     right.axhline(1, color="0.5", linewidth=1)
-    right.set(yscale="log", ylabel="smallest and largest sd over the right one")
+    right.set(yscale="log", ylabel="smallest and largest sd, over best")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="seconds of fitting")
     figure.suptitle(f"{sizes[0]:,} rows" + "".join(f"; hollow: {n:,}" for n in sizes[1:]))

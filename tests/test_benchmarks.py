@@ -8,6 +8,7 @@ import math
 import mmap
 import os
 import re
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import pytest
 from pytensor.compile.mode import Mode
 
 from benchmarks import (
+    accuracy,
+    click_logs,
     criteo,
     first_step,
     memory,
@@ -38,6 +41,7 @@ from benchmarks.models import GROUPS, MODELS, write_table
 from benchmarks.processes import ChildError, each_from_fresh, from_fresh
 from benchmarks.recording import Recording, Results, command_line
 from pymc_streaming import DataLoader
+from pymc_streaming.errors import NotConvergedWarning
 
 ROOT = Path(__file__).parents[1]
 
@@ -404,3 +408,30 @@ def test_without_a_hub_the_table_is_generated_and_says_so(tmp_path, capsys):
     assert criteo.fetch(options, raw) == "generated, not Criteo's"
     assert pq.read_metadata(raw).num_rows == 1_000
     assert "generated instead" in capsys.readouterr().err
+
+
+def test_the_best_normals_are_where_their_expectations_say():
+    rng, n_rows = np.random.default_rng(0), 500
+    rows = np.column_stack([rng.normal(size=(n_rows, 13)), rng.random(n_rows) < 0.3])
+    mean, sd = click_logs.best_normals(rows)
+    X, y = np.column_stack([np.ones(n_rows), rows[:, :13]]), rows[:, 13]
+    half = sd * rng.standard_normal((20_000, 14))
+    p = 1.0 / (1.0 + np.exp(-(mean + np.concatenate([half, -half])) @ X.T))
+    gradient = (y - p.mean(axis=0)) @ X - mean / click_logs.PRIOR_SCALE**2
+    curvature = (p * (1.0 - p)).mean(axis=0) @ X**2 + 1.0 / click_logs.PRIOR_SCALE**2
+    np.testing.assert_allclose(gradient * sd, 0.0, atol=0.01)
+    np.testing.assert_allclose(sd**2 * curvature, 1.0, atol=0.01)
+
+
+def test_accuracy_at_a_tiny_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "from_fresh", lambda f, *arguments: f(*arguments))
+    monkeypatch.setattr(accuracy, "quiet", lambda: None)
+    words = "accuracy --rows 20000 --batch-size 200 --steps 4000 --seeds 1 --ways arrow steps"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        assert main([*words.split(), "--output", str(tmp_path)]) == 0
+    exact, steps = Results.read(tmp_path / "accuracy.json").rows("fit")
+    assert exact.found["converged"] == [True]
+    assert exact.median("error") < 0.05
+    assert exact.median("error") < steps.median("error") < 3
+    assert "1 of 1 converged" in (tmp_path / "accuracy.md").read_text("utf-8")

@@ -160,3 +160,29 @@ def test_impossible_data_make_nan_of_the_gradient(compiled, name, bad) -> None:
     values = np.zeros(len(POINTS))
     terms.add_values(rows, np.ones(50), 50, POINTS, values)
     assert np.isnan(values).all()
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 4, 7, 16])
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_shares_have_no_point_in_common_and_all_of_them(n_threads, pairs):
+    first = np.arange(37) % (8 // pairs) * pairs
+    forward = first[:, None] + np.arange(pairs)
+    chosen = np.concatenate([forward, forward + 8], axis=1)
+    shares = terms_module._shares(chosen, n_threads)
+    assert 2 <= len(shares) <= n_threads
+    points = [set(share[share >= 0].tolist()) for share in shares]
+    assert sum(map(len, points)) == len(set.union(*points))
+    looked = np.concatenate([share[share >= 0] for share in shares])
+    np.testing.assert_array_equal(np.sort(looked), np.sort(chosen.ravel()))
+
+
+def test_threads_that_share_out_chunks_change_nothing(compiled, monkeypatch):
+    chosen = (np.arange(25) % 2)[:, None] + np.array([0, 2])
+    found = []
+    monkeypatch.setattr(terms_module, "_WORTH_THREADS", 0)
+    for n_cores in (1, 2):
+        monkeypatch.setattr(terms_module, "n_cores", lambda n=n_cores: n)
+        found.append(np.zeros_like(POINTS))
+        compiled[0].add_likelihood(DATA, np.ones(N), 100, POINTS, chosen, found[-1])
+    np.testing.assert_array_equal(*found)
+    assert np.abs(found[0]).min() > 0

@@ -20,7 +20,7 @@ class FitResult:
     passes : int
         Passes over all rows; begun ones, of a fit in steps.
     rows : int
-        Rows that were read, with those for the sample.
+        Rows that were gone over, on disk or in memory, with those for the sample.
     seconds : float
         Without compilation.
     trail : tuple of Moved

@@ -14,6 +14,7 @@ BENCH_first_step := --rounds 1
 BENCH_memory := --rows 1000000 5000000 20000000
 BENCH_plan := --narrow-rows 1000000 --wide-rows
 BENCH_shuffle := --rounds 3
+BENCH_accuracy := --rows 1000000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

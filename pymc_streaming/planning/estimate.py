@@ -16,8 +16,9 @@ __all__ = ["Fit", "ways"]
 # Measured (benchmarks/plan.py): what compiling adds to a process that has imported PyMC and made
 # a model. Half as much again where nothing is in the compilers' caches; it is not known before.
 _COMPILATION = {"numba": 120 * 2**20, "jax": 250 * 2**20, "c": 40 * 2**20}
-# What a file's rows take on their way to the batches, for each thread that reads.
-_DECODING = 16 * 2**20
+# What a file's rows take on their way to the batches, for each thread that reads: so much, or so
+# many rows, of wide ones.
+_DECODING, _DECODED_ROWS = 16 * 2**20, 2**16
 # Rows of a chunk of an exact pass, about: blocks are multiples of it.
 _CHUNK_ROWS = 4_096
 # The rows are held, and once more with those of groups that they lacked.
@@ -138,7 +139,10 @@ def _table(loader: DataLoader) -> tuple[int, str]:
 
 
 def _decoding(loader: DataLoader) -> int:
-    return 0 if loader.source.is_in_memory else _DECODING * max(1, loader.num_workers)
+    source = loader.source
+    if source.is_in_memory or source.is_quick:
+        return 0
+    return max(1, loader.num_workers) * max(_DECODING, _DECODED_ROWS * source.row_nbytes)
 
 
 def _dense(fit: Fit) -> int:

@@ -19,7 +19,6 @@ from pymc_streaming.vi.ascent import Ascent, Status
 from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
-from pymc_streaming.vi.flat_steps import check_gradients
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
@@ -27,9 +26,6 @@ from pymc_streaming.vi.start import Start, gaussian_of, start_at, start_from
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "WholeTable"]
-
-# Of the sample, on which it is seen whether there are gradients.
-_FEW_ROWS = 1_000
 
 
 class ExactFit:
@@ -189,7 +185,6 @@ class ExactFit:
         else:
             progress.begin("fitting the sample")
             locations = self.subject.starts(random)
-            check_gradients(self.terms, guide, locations[0], sample.first(_FEW_ROWS), random)
             start = start_from(self.terms, guide, sample, locations, random)
         return sample, read, start
 

@@ -41,6 +41,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.vi.additivity import PROBE_MODE, check_additive
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.gradients import check_gradients
 
 __all__ = ["check_model"]
 
@@ -90,6 +91,7 @@ def check_model(
                 _check_observed(variable, binding)
             else:
                 _check_unscaled(variable)
+    check_gradients(model, streamed)
     _warn_batch_sized(binding, streamed)
     check_additive(binding, streamed, batch, n_rows)
     return streamed

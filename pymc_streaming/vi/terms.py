@@ -19,7 +19,6 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.vi import kernels
@@ -70,10 +69,8 @@ class Terms:
         Number of unconstrained parameters d.
     chunk_rows : int
         Rows that are best looked at together.
-    of_rows : set of str
-        Names of the value variables that the likelihood of rows depends on.
     picked : set of str
-        Names of those of which codes in the data pick elements.
+        Names of the value variables of which codes in the data pick elements.
     """
 
     def __init__(
@@ -104,7 +101,6 @@ class Terms:
         stand_ins = {binding.placeholders[key]: array for key, array in rows.items()}
         data = list(rows.values())
         of_rows = model.logp(vars=list(streamed))
-        self.of_rows = {v.name for v in set(model.value_vars) & set(ancestors([of_rows]))}
         picked = picked_variables([of_rows], binding.placeholders.values(), model.value_vars)
         self.picked = {variable.name for variable in picked}
         likelihoods = graph_replace(

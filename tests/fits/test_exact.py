@@ -425,21 +425,6 @@ def test_a_density_with_kinks_has_no_curvature_at_its_mode() -> None:
     assert trainer.result.status is Status.KINKED
 
 
-def test_a_place_of_change_has_no_gradient() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.uniform(0.0, 10.0, 5_000)
-    y = np.where(x > 7.0, 2.0, 0.0) + rng.normal(size=5_000)
-    loader = DataLoader({"x": x, "y": y}, 500)
-    zeros = loader.placeholder()
-    with pm.Model() as model:
-        place, levels = pm.Uniform("place", 0.0, 10.0), pm.Normal("levels", 0.0, 3.0, shape=2)
-        x_, y_ = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
-        level = pm.math.switch(x_ > place, levels[1], levels[0])
-        pm.Normal("values", level, 1.0, observed=y_, total_size=len(loader))
-    with pytest.raises(errors.NoGradientError, match="'place' but has no gradient"):
-        Trainer("advi", loader, model=model, progressbar=False).fit()
-
-
 @pytest.mark.parametrize("method", ["advi", "fullrank_advi", "laplace"])
 def test_a_second_fit_only_looks_whether_it_is_there(method) -> None:
     trainer = trainer_for(correlated_linear(), method=method)

@@ -31,6 +31,8 @@ _SMALL = 2**17
 # Change of a curvature, in standard deviations, by looking from farther around, that a smooth
 # density does not have.
 _KINKED = 0.1
+# How much farther that is.
+_FARTHER = 1.5, 2.0, 3.0, 5.0, 10.0
 
 
 def fit_exactly(
@@ -141,13 +143,16 @@ def _dense(
 
 
 def _has_kinks(family: Dense, sample: Sample, q: DenseGaussian, curvature: np.ndarray) -> bool:
-    """Whether other looks, farther around, find another curvature."""
-    for times in (2.0, 10.0):
+    """Whether looks from farther around find another curvature, and not by the square of how far.
+
+    That is how it changes where a density is smooth, if it is far from normal.
+    """
+    changes = {}
+    for times in _FARTHER:
         wider = replace(family, spread=times * family.spread).look(sample, q).curvature
-        change = q.cholesky.T @ (wider - curvature) @ q.cholesky
-        if np.linalg.norm(change, 2) > _KINKED:
-            return True
-    return False
+        changes[times] = np.linalg.norm(q.cholesky.T @ (wider - curvature) @ q.cholesky, 2)
+    by_square = [change / (times**2 - 1.0) for times, change in changes.items()]
+    return bool(max(changes.values()) > _KINKED and max(by_square) > 4.0 * by_square[-1])
 
 
 def _of_sample(family: Dense, sample: Sample, q: Gaussian) -> DenseGaussian:

@@ -425,6 +425,23 @@ def test_a_density_with_kinks_has_no_curvature_at_its_mode() -> None:
     assert trainer.result.status is Status.KINKED
 
 
+def test_a_smooth_density_far_from_normal_has_no_kinks() -> None:
+    rng, n_groups, n_rows = np.random.default_rng(0), 30, 600
+    group = np.repeat(np.arange(n_groups), n_rows // n_groups)
+    y = rng.random(n_rows) < 1.0 / (1.0 + np.exp(1.0 - 0.3 * rng.normal(size=n_groups)[group]))
+    loader = DataLoader({"group": group, "y": y.astype(float)}, 100)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        spread, mean = pm.HalfNormal("spread", 1.0), pm.Normal("mean", 0.0, 3.0)
+        z = pm.Normal("z", 0.0, 1.0, shape=n_groups)
+        of, clicks = pm.Data("group", zeros["group"]), pm.Data("y", zeros["y"])
+        logit = mean + spread * z[of]
+        pm.Bernoulli("clicks", logit_p=logit, observed=clicks, total_size=n_rows)
+    trainer = Trainer("laplace", loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    assert trainer.result.converged
+
+
 @pytest.mark.parametrize("method", ["advi", "fullrank_advi", "laplace"])
 def test_a_second_fit_only_looks_whether_it_is_there(method) -> None:
     trainer = trainer_for(correlated_linear(), method=method)

@@ -36,6 +36,8 @@ __all__ = [
 
 # Changes of log scales up to here come of the means; and up to here, of fewer points before.
 _FOLLOWING, _FINER = 0.03, 0.1
+# How often noise is halved at most to come to more points: of large tables one is enough for long.
+_HALVINGS = 16
 # Moves of a mean, in tolerances, that leave scales where they are.
 _RESTING = 5.0
 
@@ -253,8 +255,8 @@ def ascend[Q: Normal, D: Found](
     def sharpened() -> bool:
         """Take more points from then on; says whether there are more."""
         nonlocal family
-        blunter, family = family, family.sharper()
-        return _looks_closer(family, blunter, table)
+        blunter, family = family, _sharper(family, table)
+        return family is not blunter
 
     try:
         found, found_by = look(q), family
@@ -335,11 +337,21 @@ def look_closely[Q: Normal, D: Found](family: Family[Q, D], table: Table, again:
     """Go over `table`, and if its points turn out to be too few, over `again` with more."""
     found = family.look(table, q, 0)
     while found.are_finite and found.noise > family.most_noise:
-        sharper = family.sharper()
-        if not _looks_closer(sharper, family, again):
+        blunter, family = family, _sharper(family, again)
+        if family is blunter:
             break
-        family, found = sharper, sharper.look(again, q, 0)
+        found = family.look(again, q, 0)
     return found
+
+
+def _sharper[Q: Normal, D: Found](family: Family[Q, D], table: Table) -> Family[Q, D]:
+    """The next that looks at more points; the same if there are no more."""
+    sharper = family
+    for _ in range(_HALVINGS):
+        sharper = sharper.sharper()
+        if _looks_closer(sharper, family, table):
+            return sharper
+    return family
 
 
 def _looks_closer[Q: Normal, D: Found](

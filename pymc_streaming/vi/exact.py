@@ -137,9 +137,10 @@ def _dense(
     # The scale that changes most is that of the worst of all directions, not of the parameters.
     families = [finer] if start.of_all_rows else [family, finer]
     ascent = ascend(families, table, q, curvature, scale_tolerance=0.01, **options)
-    if family.spread != SPREAD and _has_kinks(finer, table.sample, anchor, of_sample):
-        return replace(ascent, status=Status.KINKED)
-    return ascent
+    if family.spread == SPREAD or ascent.status is Status.INTERRUPTED:
+        return ascent
+    kinked = _has_kinks(finer, table.sample, anchor, of_sample)
+    return replace(ascent, status=Status.KINKED) if kinked else ascent
 
 
 def _has_kinks(family: Dense, sample: Sample, q: DenseGaussian, curvature: np.ndarray) -> bool:

@@ -28,7 +28,8 @@ class Importance:
     elbo, elbo_error : float
         In nats, with its standard error.
     k_hat : float
-        Shape of the tail of the importance ratios; 0 where all of them are the same.
+        Shape of the tail of the importance ratios; 0 where all of them are the same, infinite where
+        one of them is so large that all others are nothing beside it.
     effective_draws : float
         Independent draws of the posterior that the weighted ones are worth, in the mean.
     mean, sd : ndarray, shape (d,)
@@ -108,4 +109,4 @@ def _smoothed(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
 
     # It takes minus the log ratios: it was made for the log-likelihoods of leaving one out.
     log_weights, k_hat = array_stats.psislw(-log_ratios)
-    return np.exp(log_weights), float(k_hat)
+    return np.exp(log_weights), math.inf if math.isnan(k_hat) else float(k_hat)

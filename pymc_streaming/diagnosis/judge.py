@@ -28,6 +28,8 @@ MOST_SHRINKAGE = 1.25
 #: Standard deviation of log ratios, in nats, below which the shape of their tail is of no account:
 #: that of a mean which is a quarter of a standard deviation off.
 MOST_VARIATION = 0.25
+# Parameters that a finding names.
+_MOST_NAMES = 3
 # Corrections of a mean that show a skewed posterior, in standard deviations and standard errors.
 _MOST_CORRECTION, _MOST_ERRORS = 0.25, 4.0
 
@@ -68,6 +70,9 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
     if not np.isfinite(d.log_ratios).all():
         yield Finding(FindingKind.NOT_FINITE, _not_finite(d, bad))
         return
+    if d.flat:
+        yield Finding(FindingKind.FLAT, _flat(d))
+        return  # all else is of the prior
     moving = "" if other_rows else _moving(d)
     if moving:
         yield Finding(FindingKind.NOT_CONVERGED, moving)
@@ -100,6 +105,18 @@ def _not_finite(d: Diagnosis, bad: tuple[int, int] | None) -> str:
         f"Not finite: the log-density is not a finite number at {count:,} of {d.draws:,} draws"
         f"{where}. Look for values outside the support of the likelihood, for codes that pick an "
         "element that a parameter does not have, and for a support that depends on a parameter."
+    )
+
+
+def _flat(d: Diagnosis) -> str:
+    names = ", ".join(repr(name) for name in d.flat[:_MOST_NAMES])
+    more = len(d.flat) - _MOST_NAMES
+    return (
+        f"Flat: where the fit is, the log-likelihood of all rows does not change at all with "
+        f"{names}{f' and {more:,} others' if more > 0 else ''}, though elsewhere it would. So the "
+        "fit has the prior there, whatever the data say. Limits do that (clip, a density that is "
+        "zero far away). Begin nearer to the data (init={...}), or write the likelihood without "
+        "limits (logit_p= instead of a clipped p=)."
     )
 
 

@@ -20,6 +20,7 @@ class FindingKind(enum.Enum):
 
     ROWS = "other rows"
     NOT_FINITE = "not finite"
+    FLAT = "flat"
     NOT_CONVERGED = "not converged"
     SEVERAL_MODES = "several modes"
     SHRINKAGE = "shrinkage"
@@ -114,6 +115,9 @@ class Diagnosis:
     n_modes : int
         Modes about as high as each other in which fits of a sample ended, from where the fit is
         and from random places around it.
+    flat : tuple of str
+        Parameters in which the log-likelihood of all rows is exactly flat around the fit, though
+        not everywhere.
     findings : tuple of Finding
         What speaks against the fit.
     """
@@ -141,6 +145,7 @@ class Diagnosis:
     reasons: dict[str, float]
     groups: tuple[GroupCounts, ...]
     n_modes: int = 1
+    flat: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from pymc_streaming.arguments import whole_number
 from pymc_streaming.diagnosis.importance import Importance, k_threshold, weigh
-from pymc_streaming.diagnosis.judge import findings_of
+from pymc_streaming.diagnosis.judge import MOST_LOG_SCALE, findings_of
 from pymc_streaming.diagnosis.optimum import (
     MOST_DENSE,
     Distance,
@@ -30,6 +30,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
+from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import starts_around
@@ -115,6 +116,7 @@ def diagnose(
             distance = _far_of_dense(method, terms, fitted, table, reading, deviations, random)
         else:
             distance = _far(terms, fitted, table, reading, colours, deviations, random)
+        flat = flat_elements(terms, reading.again(), sample, fitted.location, fitted.sd)
         with np.errstate(all="ignore"):
             log_ratios = reading.values + terms.prior(points)[0] - fitted.log_density(noise)
     found = _as_diagnosis(
@@ -128,7 +130,7 @@ def diagnose(
         points,
         distance,
     )
-    found = replace(found, n_modes=n_modes)
+    found = replace(found, n_modes=n_modes, flat=tuple(found.parameters[i] for i in flat))
     return replace(found, findings=findings_of(found, reading.bad))
 
 
@@ -170,7 +172,23 @@ def _far(
     sizes = _group_sizes(fitted, rows, ratio, reading, table.groups)
     rows = weighted(rows, table.groups, *sizes)
     curvature = Curvature(terms, rows, _of_sample(family, fitted, table.sample), ratio)
-    return distance_of(finer, q, derivatives, curvature, deviations, random)
+    distance = distance_of(finer, q, derivatives, curvature, deviations, random)
+    while _condemns(distance) and finer.points(table.n_rows) < 2 * len(finer.signs.patterns):
+        # Noise that is the same for two parameters, as of columns that are equal, shows only by
+        # looking at other points.
+        other = finer.look(reading.again(), q, 1)
+        ratios = other.curvature / derivatives.curvature
+        if np.abs(ratios - 1.0).max() < MOST_LOG_SCALE:
+            break
+        finer = finer.sharper()
+        derivatives = finer.look(reading.again(), q)
+        distance = distance_of(finer, q, derivatives, curvature, deviations, random)
+    return distance
+
+
+def _condemns(distance: Distance) -> bool:
+    scales = distance.log_scale
+    return scales is not None and float(np.abs(scales).max()) > MOST_LOG_SCALE
 
 
 def _far_of_dense(

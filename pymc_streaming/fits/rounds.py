@@ -22,6 +22,8 @@ _FIRST_STEPS, _FIRST_PASSES = 4_000, 3
 # Largest standard error and drift of a mean, in posterior standard deviations, and of a log scale,
 # that a converged fit has.
 _TOLERANCE, _SCALE_TOLERANCE = 0.2, 0.05
+# Distance of a mean from its optimum that an exact pass may find then.
+_RIGHT = 0.1
 # What is fitted if no number of passes is given: so many passes, and steps.
 _PASSES, _STEPS = 200, 100_000
 
@@ -95,6 +97,9 @@ def fit_in_rounds(
                     checked += found.rows
                     trail.append(replace(found.trail[0], passes=moved.passes))
                     before_that, off = off, trail[-1].step
+                    if found.status is Status.FLAT:
+                        status = found.status
+                        break
                     at_rest = _is_right(trail[-1])
                     if off > max(_TOLERANCE, 0.5 * before_that):
                         status = Status.UNCONFIRMED
@@ -116,8 +121,7 @@ def fit_in_rounds(
 
 
 def _is_right(found: Moved) -> bool:
-    # Scales have their noise twice: what the averages have of it, and as far as it was estimated.
-    return found.step < _TOLERANCE and found.log_scale < 2.0 * _SCALE_TOLERANCE
+    return found.step < _RIGHT and found.log_scale < _SCALE_TOLERANCE
 
 
 def _averages(fit: StochasticFit, size: int) -> np.ndarray:

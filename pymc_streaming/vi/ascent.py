@@ -62,6 +62,12 @@ class Status(enum.Enum):
         "in the likelihood, so its curvature says nothing of the posterior. Take method='advi' or "
         "'fullrank_advi', which average over them."
     )
+    FLAT = (
+        "Not converged: where the fit ended, the log-likelihood of all rows is exactly flat in a "
+        "parameter, as where probabilities are clipped, though elsewhere it is not. So it stayed "
+        "where the prior has it; diagnose() names it. Begin nearer to the data (init={...}), or "
+        "write the likelihood without the limits (logit_p=)."
+    )
     UNCONFIRMED = (
         "Not converged: steps came to rest, but an exact pass says that the optimum is elsewhere: "
         "in a direction in which they hardly move, or which their noise biases. Make exact passes: "

@@ -17,12 +17,14 @@ from pymc_streaming.vi.dense import (
     DenseDerivatives,
     DenseGaussian,
 )
+from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import Derivatives, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import Start, fit_roughly
 from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian
+from pymc_streaming.vi.terms import Terms
 
 __all__ = ["fit_exactly"]
 
@@ -83,10 +85,24 @@ def fit_exactly(
         "max_passes": max_passes,
         "seen": seen,
     }
+    ascent: Ascent[Any]  # of either Gaussian
     if spread is None:
-        return _independent(start, watched, random, options)
-    patterns = sign_patterns(np.arange(guide.size), random).patterns
-    return _dense(Dense(family.terms, patterns, spread), watched, start, options)
+        ascent = _independent(start, watched, random, options)
+    else:
+        patterns = sign_patterns(np.arange(guide.size), random).patterns
+        ascent = _dense(Dense(family.terms, patterns, spread), watched, start, options)
+    return replace(ascent, status=_status(ascent, family.terms, table, sample))
+
+
+def _status(ascent: Ascent[Any], terms: Terms, table: Table, sample: Sample) -> Status:
+    """How an ascent ended, which does not know of slopes that are elsewhere."""
+    if ascent.status is Status.INTERRUPTED:
+        return ascent.status
+    try:
+        flat = flat_elements(terms, table, sample, ascent.q.location, ascent.q.scale)
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+    return Status.FLAT if len(flat) else ascent.status
 
 
 def _independent(

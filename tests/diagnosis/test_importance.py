@@ -40,3 +40,10 @@ def test_ratios_that_are_all_the_same() -> None:
     assert (found.elbo, found.k_hat) == (pytest.approx(-123.0), 0.0)
     assert found.effective_draws == pytest.approx(S)
     assert (found.mean[0], found.sd[0]) == (pytest.approx(0.0), pytest.approx(1.0))
+
+
+def test_a_tail_without_a_shape() -> None:
+    """A draw beside which all others weigh nothing."""
+    ratios = np.array([-10_000.0] * 150 + [-9_000.0 + 50.0 * i for i in range(50)])
+    points = np.random.default_rng(0).normal(size=(200, 1))
+    assert weigh(ratios, points, np.zeros(1), np.ones(1)).k_hat == np.inf

@@ -393,3 +393,24 @@ def test_codes_of_other_levels_are_refused() -> None:
     trainer.fit()
     with pytest.raises(errors.ArgumentError, match="codes of 'city' mean other levels"):
         trainer.diagnose(other)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_noise_that_two_equal_columns_have_in_common(seed) -> None:
+    random = np.random.default_rng(seed)
+    n_rows = 200_000
+    x = np.zeros((n_rows, 2))
+    x[random.choice(n_rows, 31, replace=False)] = 1.0
+    y = x @ [1.0, -0.5] + random.normal(size=n_rows)
+    loader = DataLoader({"x": x, "y": y}, 1_000)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        b = pm.Normal("b", 0.0, 3.0, shape=2)
+        x_, y_ = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
+        pm.Normal("likelihood", x_ @ b, 1.0, observed=y_, total_size=n_rows)
+    trainer = Trainer("advi", loader, model=model, random_seed=seed, progressbar=False)
+    trainer.fit()
+    diagnosis = trainer.diagnose()
+    assert kinds(diagnosis) == [FindingKind.SHRINKAGE]
+    assert diagnosis.log_scale is not None
+    assert np.abs(diagnosis.log_scale).max() < 0.02

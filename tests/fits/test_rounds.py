@@ -37,15 +37,17 @@ def test_it_ends_near_the_posterior() -> None:
     result = trainer.result
     assert result.status is Status.CONVERGED
     table = trainer.dataloader.total_size
-    assert result.rows == 500 * trainer.history.step[-1] + 2 * table  # a pass, and its sample
+    checked = result.rows - 500 * trainer.history.step[-1]
+    assert checked > 0
+    assert checked % (2 * table) == 0  # a pass, and its sample
     assert 100 <= result.passes < 2_000
     # The first round has nothing to be compared with, so there are two at least.
     assert len(result.trail) >= 2
     assert result.trail[0].step == np.inf
     assert result.trail[-1].step < 0.2
     off = np.abs(approximation.mean.eval() - known.mean) / known.mean_field_sd
-    assert off.max() < 0.3
-    np.testing.assert_allclose(approximation.std.eval(), known.mean_field_sd, rtol=0.15)
+    assert off.max() < 0.1
+    np.testing.assert_allclose(approximation.std.eval(), known.mean_field_sd, rtol=0.05)
 
 
 def trainer_of_groups(**options) -> Trainer:

@@ -1,4 +1,4 @@
-"""A picture of a diagnosis: steps, shrinkage, and importance weights."""
+"""A picture of a diagnosis: steps, changes of scales, shrinkage, and importance weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from pymc_streaming.diagnosis.judge import MOST_SHRINKAGE, MOST_STEP
+from pymc_streaming.diagnosis.judge import MOST_LOG_SCALE, MOST_SHRINKAGE, MOST_STEP
 from pymc_streaming.diagnosis.records import Diagnosis
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-# Parameters that are named on an axis, at most.
-_MOST_NAMES = 12
+# Parameters that are named on an axis, at most; and in a panel, of those outside its band.
+_MOST_NAMES, _MOST_OUTSIDE = 12, 3
 
 
 def draw(d: Diagnosis) -> Figure:
@@ -28,7 +28,11 @@ def draw(d: Diagnosis) -> Figure:
 
     panels = [
         (draw_one, values)
-        for draw_one, values in ((_steps, d.step), (_shrinkage, d.shrinkage))
+        for draw_one, values in (
+            (_steps, d.step),
+            (_scales, d.log_scale),
+            (_shrinkage, d.shrinkage),
+        )
         if values is not None
     ]
     figure = Figure(figsize=(9, 1.2 + 2.3 * (len(panels) + 1)), layout="constrained")
@@ -44,32 +48,56 @@ def draw(d: Diagnosis) -> Figure:
 
 
 def _steps(axis: Axes, d: Diagnosis, values: np.ndarray) -> None:
-    axis.axhspan(-MOST_STEP, MOST_STEP, color="tab:blue", alpha=0.3, linewidth=0)
-    axis.set_title(
-        f"Newton step of the means (band: {MOST_STEP} standard deviations)", fontsize=9, loc="left"
+    title = f"Newton step of the means (band: {MOST_STEP} standard deviations)"
+    _panel(axis, d, values, title, "posterior sd", (-MOST_STEP, MOST_STEP))
+
+
+def _scales(axis: Axes, d: Diagnosis, values: np.ndarray) -> None:
+    title = (
+        "factor by which standard deviations would change, logarithm "
+        f"(band: {MOST_LOG_SCALE:.0%} either way)"
     )
-    axis.set_ylabel("posterior sd", fontsize=9)
-    _points(axis, d, values)
+    _panel(axis, d, values, title, "log factor", (-MOST_LOG_SCALE, MOST_LOG_SCALE))
 
 
 def _shrinkage(axis: Axes, d: Diagnosis, values: np.ndarray) -> None:
-    axis.axhspan(1.0, MOST_SHRINKAGE, color="tab:blue", alpha=0.3, linewidth=0)
-    axis.set_title(
+    title = (
         "standard deviation with correlations over that of independent normals "
-        f"(band: up to {MOST_SHRINKAGE})",
-        fontsize=9,
-        loc="left",
+        f"(band: up to {MOST_SHRINKAGE})"
     )
-    axis.set_ylabel("ratio", fontsize=9)
-    _points(axis, d, values)
+    _panel(axis, d, values, title, "ratio", (1.0, MOST_SHRINKAGE))
 
 
-def _points(axis: Axes, d: Diagnosis, values: np.ndarray) -> None:
+def _panel(
+    axis: Axes,
+    d: Diagnosis,
+    values: np.ndarray,
+    title: str,
+    unit: str,
+    band: tuple[float, float],
+) -> None:
+    """A point for each parameter, and the names of some that are outside the band."""
+    axis.axhspan(*band, color="tab:blue", alpha=0.3, linewidth=0)
+    axis.set_title(title, fontsize=9, loc="left")
+    axis.set_ylabel(unit, fontsize=9)
     axis.plot(np.arange(len(values)), values, ".", color="tab:red", markersize=4)
     if len(values) <= _MOST_NAMES:
         axis.set_xticks(np.arange(len(values)), d.parameters, fontsize=8)
-    else:
-        axis.set_xlabel("parameter", fontsize=9)
+        return
+    axis.set_xlabel("parameter", fontsize=9)
+    beyond = np.maximum(band[0] - values, values - band[1])
+    for index in np.argsort(-beyond)[:_MOST_OUTSIDE]:
+        if beyond[index] > 0:
+            left = index > len(values) / 2
+            axis.annotate(
+                d.parameters[index],
+                (index, values[index]),
+                xytext=(-4 if left else 4, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                fontsize=8,
+            )
 
 
 def _weights(axis: Axes, d: Diagnosis) -> None:

@@ -181,7 +181,7 @@ class Diagnosis:
         return {**_plain(self), "trusted": self.trusted, "correction": _plain(self.correction)}
 
     def plot(self) -> Figure:
-        """Draw steps, shrinkage and importance weights.
+        """Draw steps, changes of scales, shrinkage and importance weights.
 
         Returns
         -------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,16 +25,16 @@ from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
-from pymc_streaming.vi.ascent import look_closely
+from pymc_streaming.vi.ascent import Family, Found, Normal, look_closely, with_more_points
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores, n_cores
-from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseGaussian
+from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseDerivatives, DenseGaussian
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import starts_around
-from pymc_streaming.vi.passes import NotFinite, Sample
+from pymc_streaming.vi.passes import Derivatives, NotFinite, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import modes_of, sample_size
 from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
@@ -168,27 +168,15 @@ def _far(
     derivatives = look_closely(finer, table, reading.again(), q)
     if not derivatives.are_finite:
         return None
+
+    def distance(found: Derivatives) -> Distance:
+        return distance_of(finer, q, found, curvature, deviations, random)
+
     ratio, rows = table.n_rows / table.sample.n_rows, table.extended_sample()
     sizes = _group_sizes(fitted, rows, ratio, reading, table.groups)
     rows = weighted(rows, table.groups, *sizes)
     curvature = Curvature(terms, rows, _of_sample(family, fitted, table.sample), ratio)
-    distance = distance_of(finer, q, derivatives, curvature, deviations, random)
-    while _condemns(distance) and finer.points(table.n_rows) < 2 * len(finer.signs.patterns):
-        # Noise that is the same for two parameters, as of columns that are equal, shows only by
-        # looking at other points.
-        other = finer.look(reading.again(), q, 1)
-        ratios = other.curvature / derivatives.curvature
-        if np.abs(ratios - 1.0).max() < MOST_LOG_SCALE:
-            break
-        finer = finer.sharper()
-        derivatives = finer.look(reading.again(), q)
-        distance = distance_of(finer, q, derivatives, curvature, deviations, random)
-    return distance
-
-
-def _condemns(distance: Distance) -> bool:
-    scales = distance.log_scale
-    return scales is not None and float(np.abs(scales).max()) > MOST_LOG_SCALE
+    return _confirmed(finer, reading.again(), q, distance, distance(derivatives))
 
 
 def _far_of_dense(
@@ -205,7 +193,41 @@ def _far_of_dense(
     family = Dense(terms, patterns, SPREADS[method] or SPREAD).finer()
     q = DenseGaussian(fitted.location, fitted.cholesky)
     found = look_closely(family, table, reading.again(), q)
-    return distance_of_dense(family, q, found, deviations) if found.are_finite else None
+    if not found.are_finite:
+        return None
+
+    def distance(found: DenseDerivatives) -> Distance:
+        return distance_of_dense(family, q, found, deviations)
+
+    return _confirmed(family, reading.again(), q, distance, distance(found))
+
+
+def _confirmed[Q: Normal, D: Found](
+    family: Family[Q, D],
+    table: Table,
+    q: Q,
+    distance_of: Callable[[D], Distance],
+    distance: Distance,
+) -> Distance:
+    """The distance, by as many points as it takes to tell wrong scales from noise.
+
+    Noise that two parameters have in common, as of columns that are equal, does not show in one
+    look; another, at other points, has other noise.
+    """
+    while distance.log_scale is None or np.abs(distance.log_scale).max() > MOST_LOG_SCALE:
+        sharper = with_more_points(family, table)
+        if sharper is family:
+            break
+        other = distance_of(family.look(table, q, 1)).log_scale
+        if (
+            distance.log_scale is not None
+            and other is not None
+            and np.abs(other - distance.log_scale).max() < 0.5 * MOST_LOG_SCALE
+        ):
+            break
+        family = sharper
+        distance = distance_of(family.look(table, q, 0))
+    return distance
 
 
 def _check_loader(loader: DataLoader, own: DataLoader) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "ascend",
     "look_closely",
+    "with_more_points",
 ]
 
 
@@ -261,7 +262,7 @@ def ascend[Q: Normal, D: Found](
     def sharpened() -> bool:
         """Take more points from then on; says whether there are more."""
         nonlocal family
-        blunter, family = family, _sharper(family, table)
+        blunter, family = family, with_more_points(family, table)
         return family is not blunter
 
     try:
@@ -343,14 +344,14 @@ def look_closely[Q: Normal, D: Found](family: Family[Q, D], table: Table, again:
     """Go over `table`, and if its points turn out to be too few, over `again` with more."""
     found = family.look(table, q, 0)
     while found.are_finite and found.noise > family.most_noise:
-        blunter, family = family, _sharper(family, again)
+        blunter, family = family, with_more_points(family, again)
         if family is blunter:
             break
         found = family.look(again, q, 0)
     return found
 
 
-def _sharper[Q: Normal, D: Found](family: Family[Q, D], table: Table) -> Family[Q, D]:
+def with_more_points[Q: Normal, D: Found](family: Family[Q, D], table: Table) -> Family[Q, D]:
     """The next that looks at more points; the same if there are no more."""
     sharper = family
     for _ in range(_HALVINGS):

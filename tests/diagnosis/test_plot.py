@@ -42,12 +42,17 @@ def diagnosis(size: int) -> Diagnosis:
 def test_each_parameter_has_its_points(size) -> None:
     d = diagnosis(size)
     figure = d.plot()
-    steps, shrinkage, weights = figure.axes
+    steps, scales, shrinkage, weights = figure.axes
     np.testing.assert_array_equal(steps.lines[0].get_ydata(), d.step)
+    np.testing.assert_array_equal(scales.lines[0].get_ydata(), d.log_scale)
     np.testing.assert_array_equal(shrinkage.lines[0].get_ydata(), d.shrinkage)
     assert len(weights.lines[0].get_ydata()) == 100
     labels = [label.get_text() for label in steps.get_xticklabels()]
     assert (labels == list(d.parameters)) == (size == 3)
+    named = [text.get_text() for text in steps.texts]
+    worst = [d.parameters[i] for i in np.argsort(-np.abs(d.step))[:3]]
+    assert named == ([] if size == 3 else worst)
+    assert not scales.texts
     assert figure.get_suptitle() == "Trusted"
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -59,6 +64,7 @@ def test_what_was_not_computed_has_no_panel() -> None:
     d = replace(
         diagnosis(3),
         step=None,
+        log_scale=None,
         shrinkage=None,
         log_ratios=np.full(100, np.nan),
         k_hat=np.nan,

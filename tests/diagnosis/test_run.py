@@ -414,3 +414,23 @@ def test_noise_that_two_equal_columns_have_in_common(seed) -> None:
     assert kinds(diagnosis) == [FindingKind.SHRINKAGE]
     assert diagnosis.log_scale is not None
     assert np.abs(diagnosis.log_scale).max() < 0.02
+
+
+@pytest.mark.parametrize("method", ["fullrank_advi", "laplace"])
+def test_noise_in_a_table_that_is_sorted_by_its_response(method) -> None:
+    random = np.random.default_rng(1)
+    n_rows = 100_000
+    x = np.column_stack([np.ones(n_rows), random.normal(size=(n_rows, 10))])
+    y = 0.2 * x @ random.normal(size=11) + random.normal(size=n_rows)
+    order = np.argsort(y)
+    loader = DataLoader({"x": x[order], "y": y[order]}, 1_000)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        b, sigma = pm.Normal("b", 0.0, 10.0, shape=11), pm.HalfNormal("sigma", 5.0)
+        x_, y_ = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
+        pm.Normal("likelihood", x_ @ b, sigma, observed=y_, total_size=n_rows)
+    trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    assert trainer.result.converged
+    diagnosis = trainer.diagnose()
+    assert diagnosis.trusted, str(diagnosis)

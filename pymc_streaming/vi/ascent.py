@@ -6,8 +6,9 @@ looks. A move is kept if the ELBO rose along it, judged by the gradients at its 
 .. math:: \tfrac12 (G_\text{before} + G_\text{after})^\top \Delta > 0,
 
 which is exact for cubic polynomials up to their third derivative and, unlike a difference of two
-ELBOs of millions, not drowned in rounding. If not, it is taken back, and the next goes a quarter as
-far.
+ELBOs of millions, not drowned in rounding. If not, it is taken back, and the next goes no further
+than to where the ELBO is highest along it, by the same gradients. Moves may become longer as long
+as the ELBO still rises at their ends.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ __all__ = [
 _FOLLOWING, _FINER = 0.03, 0.1
 # How often noise is halved at most to come to more points: of large tables one is enough for long.
 _HALVINGS = 16
+# The part of a move to where the ELBO is highest, below which moves do not become longer.
+_OVERSHOT = 2.0 / 3.0
 # Moves of a mean, in tolerances, that leave scales where they are.
 _RESTING = 5.0
 
@@ -170,8 +173,14 @@ class Family[Q: Normal, D: Found](Protocol):
     def has_maximum(self, q: Q, found: D) -> bool:
         """Whether the log-density bends down in every direction."""
 
-    def rise(self, start: tuple[Q, D], end: tuple[Q, D]) -> float:
-        """How far the ELBO rises from one to another, in nats."""
+    def part(self, q: Q, new: Q, pace: float) -> Q:
+        """The means of `new`, with scales that are such a part of the way to its."""
+
+    def slopes(self, start: tuple[Q, D], end: tuple[Q, D]) -> tuple[np.ndarray, np.ndarray]:
+        """How steeply the ELBO rises at both ends of a move, in nats for the length of it.
+
+        Both have shape (2,): by the means, and by the scales.
+        """
 
 
 @dataclass(frozen=True)
@@ -270,10 +279,10 @@ def ascend[Q: Normal, D: Found](
         if not found.are_finite:
             raise NotFinite(q.location)
         bend = curvature(q, found)
-        finer, doubts = False, 0.0
+        finer, doubts, pace = False, 0.0, 1.0
         while True:
-            new = family.best(q, found, bend, radius)
-            moved = Moved(passes, *family.moved(q, new), kept)
+            best = family.best(q, found, bend, radius)
+            moved = Moved(passes, *family.moved(q, best), kept)
             trail.append(moved)
             if seen is not None:
                 seen(moved)
@@ -293,18 +302,18 @@ def ascend[Q: Normal, D: Found](
             # Noise of curvatures may hide a maximum, or keep every move from being one upwards.
             stuck = not kept and moved.step < step_tolerance / 16
             if arrived and not finer:
-                stuck = not family.has_maximum(new, found)
+                stuck = not family.has_maximum(best, found)
                 if not stuck:
-                    q, status = new, Status.CONVERGED
+                    q, status = best, Status.CONVERGED
                     break
             if passes >= max_passes:
-                q, status = new if kept else q, Status.PASSES_USED_UP
+                q, status = best if kept else q, Status.PASSES_USED_UP
                 break
             if stuck and sharpened():
                 found, found_by, kept, before = look(q), family, True, None
                 continue
             if stuck:
-                q, status = new if arrived else q, Status.STALLED
+                q, status = best if arrived else q, Status.STALLED
                 break
             # Scales that change although the means rest are noise, and more than of rows alike.
             restless = before is not None and moved.step < _RESTING * step_tolerance
@@ -312,29 +321,36 @@ def ascend[Q: Normal, D: Found](
                 sharpened()
             doubts = doubt or 0.0
             if finer:
-                (family, *others), q, before = others, new, moved
+                (family, *others), q, before = others, best, moved
                 found, found_by = look(q), family
                 if found.are_finite:
                     continue
                 status = Status.STALLED
                 break
+            new = family.part(q, best, pace)
             there, seen_by = look(new), family
             # What was seen with other points cannot be compared. In nats: less is noise, and would
             # not matter.
-            kept = there.are_finite and (
-                seen_by is not found_by or family.rise((q, found), (new, there)) > -0.01
-            )
+            before_it, after_it = family.slopes((q, found), (new, there))
+            rise = 0.5 * float(np.sum(before_it + after_it))
+            kept = there.are_finite and (seen_by is not found_by or rise > -0.01)
+            highest, highest_scales = map(_highest, before_it, after_it)
             if kept:
                 move, change = new.location - q.location, found.gradient - there.gradient
                 q, found, found_by, before = new, there, seen_by, moved
-                radius *= 3.0
+                if highest > 1.0:
+                    radius *= 3.0
+                elif highest < _OVERSHOT:
+                    radius = min(radius, moved.step)
+                if moved.log_scale > tolerance:
+                    pace = min(1.0, pace * np.clip(highest_scales, 0.5, 2.0))
                 if renewed:
                     bend = curvature(q, found)
-                else:
-                    bend.correct(move, change)
+                # Along a ridge what is expected differs from what is where the mean is.
+                bend.correct(move, change)
             else:
                 before = None
-                radius = 0.25 * min(radius, moved.step)
+                radius = min(highest, 0.5) * min(radius, moved.step)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return Ascent(q, status, passes, tuple(trail))
@@ -365,6 +381,13 @@ def _looks_closer[Q: Normal, D: Found](
     one: Family[Q, D], other: Family[Q, D], table: Table
 ) -> bool:
     return one.points(table.n_rows) > other.points(table.n_rows)
+
+
+def _highest(before: float, after: float) -> float:
+    """Where a parabola with these slopes at 0 and 1 is highest; at least a tenth."""
+    if not before > after:  # it bends up, or is not finite
+        return 2.0 if after > 0.0 else 0.25
+    return max(before / (before - after), 0.1)
 
 
 def _arrives(

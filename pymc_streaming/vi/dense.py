@@ -21,9 +21,16 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, cholesky, eigh, solve_triangular
 
-from pymc_streaming.vi.passes import PASS_NOISE, SCALE_NOISE, Table, noise_of, slopes_over
+from pymc_streaming.vi.passes import (
+    PASS_NOISE,
+    SCALE_NOISE,
+    NotFinite,
+    Table,
+    noise_of,
+    slopes_over,
+)
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
@@ -47,6 +54,9 @@ _VARIATION = 0.25
 _MOST = np.exp(3.0)
 # Looks at the prior on the way to the highest point of the surrogate, and how near is enough.
 _LOOKS, _NEAR = 50, 1e-5
+# A change as large as this part of the one before comes of going to and fro; and the slowest way to
+# follow it.
+_SLOWER, _LEAST_PACE = 0.7, 0.1
 
 
 @dataclass(frozen=True)
@@ -201,11 +211,16 @@ class Dense:
     ) -> DenseGaussian:
         """Where the surrogate is highest, by Newton's method."""
         of_rows = found.curvature if found.reliable else curvature.matrix
-        new = q
+        new, pace, last, bends = q, 1.0, np.inf, None
         for _ in range(_LOOKS):
             gradient, of_prior = self.prior(new)
             gradient += found.gradient - of_rows @ (new.location - q.location)
-            inverse, move = self._newton(q, of_rows + of_prior, gradient)
+            bends = of_prior if bends is None else bends + pace * (of_prior - bends)
+            if not (np.isfinite(bends).all() and np.isfinite(gradient).all()):
+                if new is q:
+                    raise NotFinite(q.location)
+                break
+            inverse, move = self._newton(q, of_rows + bends, gradient)
             location = new.location + move
             beyond = np.abs(self._whitened(q, location - q.location)).max() / radius
             if beyond > 1.0:
@@ -213,9 +228,13 @@ class Dense:
             # A covariance comes from all rows, or stays.
             factor = inverse if found.reliable else q.cholesky
             before, new = new, DenseGaussian(location, factor)
-            step, scale = self.moved(before, new)
-            if max(step, scale) < _NEAR:
+            change = max(self.moved(before, new))
+            if change < _NEAR:
                 break
+            # The curvature of a prior that depends on a scale goes to and fro with it.
+            if change > _SLOWER * last:
+                pace = max(0.5 * pace, _LEAST_PACE)
+            last = change
         return new
 
     def moved(self, q: DenseGaussian, new: DenseGaussian) -> tuple[float, float]:
@@ -226,29 +245,41 @@ class Dense:
         return float(step), float(np.abs(np.log(ratios)).max())
 
     def has_maximum(self, q: DenseGaussian, found: DenseDerivatives) -> bool:
-        """Whether the log-density bends down in every direction, or it is not known yet."""
+        """Whether the log-density bends down in every direction; looking roughly does not tell."""
         if not found.reliable:
-            return True
+            return self.noise > SCALE_NOISE
         _, of_prior = self.prior(q)
         whole = q.cholesky.T @ (found.curvature + of_prior) @ q.cholesky
         return bool(np.linalg.eigvalsh(whole)[0] > 0.0)
 
-    def rise(
+    def part(self, q: DenseGaussian, new: DenseGaussian, pace: float) -> DenseGaussian:
+        """In the inverses of the covariances."""
+        if pace == 1.0:
+            return new
+        precisions = [
+            cho_solve((each.cholesky, True), np.eye(len(q.location))) for each in (q, new)
+        ]
+        precision = (1.0 - pace) * precisions[0] + pace * precisions[1]
+        covariance = cho_solve(cho_factor(precision, lower=True), np.eye(len(precision)))
+        return DenseGaussian(new.location, cholesky(covariance, lower=True))
+
+    def slopes(
         self,
         start: tuple[DenseGaussian, DenseDerivatives],
         end: tuple[DenseGaussian, DenseDerivatives],
-    ) -> float:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """By the gradients at both ends: see `ascent`."""
         location = end[0].location - start[0].location
         covariance = end[0].cholesky @ end[0].cholesky.T - start[0].cholesky @ start[0].cholesky.T
-        rise = 0.0
+        slopes = []
         for q, found in (start, end):
             gradient, curvature = self.prior(q)
-            rise += 0.5 * (gradient + found.gradient) @ location
+            in_means, in_scales = (gradient + found.gradient) @ location, 0.0
             if found.reliable and self.spread == SPREAD:
                 inverse = cho_solve((q.cholesky, True), np.eye(len(location)))
-                rise += 0.25 * np.sum((inverse - curvature - found.curvature) * covariance)
-        return float(rise)
+                in_scales = 0.5 * np.sum((inverse - curvature - found.curvature) * covariance)
+            slopes.append(np.array([in_means, in_scales]))
+        return slopes[0], slopes[1]
 
     def start(self, location: np.ndarray, scale: np.ndarray, of_rows: np.ndarray) -> DenseGaussian:
         """The Gaussian at `location` for a curvature of the likelihood of all rows.

@@ -21,7 +21,7 @@ from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import Derivatives, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
-from pymc_streaming.vi.start import Start, fit_roughly
+from pymc_streaming.vi.start import Start, first_radius, fit_roughly
 from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian
 from pymc_streaming.vi.terms import Terms
@@ -81,7 +81,7 @@ def fit_exactly(
     groups = groups_of(binding, family.terms, guide, family.signs.colours, sample)
     watched = WithRareGroups(table, groups, sample)
     options: dict[str, Any] = {
-        "radius": 10.0 + 10.0 * np.sqrt(table.n_rows / sample.n_rows),
+        "radius": first_radius(table.n_rows, sample.n_rows),
         "max_passes": max_passes,
         "seen": seen,
     }
@@ -180,4 +180,4 @@ def _of_sample(family: Dense, sample: Sample, q: Gaussian) -> DenseGaussian:
 
     first = DenseGaussian(q.location, np.diag(q.scale))
     start = family.start(q.location, q.scale, family.finer().look(sample, first).curvature)
-    return fit_roughly(family, sample, start, own, np.inf).q
+    return fit_roughly(family, sample, start, own, first_radius(1, 1)).q

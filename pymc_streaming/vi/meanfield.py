@@ -92,14 +92,21 @@ class MeanField:
         whole = found.curvature + prior_curvature(self.terms, self.signs, q)
         return bool((whole > 0.0).all())
 
+    def part(self, q: Gaussian, new: Gaussian, pace: float) -> Gaussian:
+        """In the logarithms of the scales."""
+        return Gaussian(new.location, (1.0 - pace) * q.log_scale + pace * new.log_scale)
+
     @np.errstate(all="ignore")
-    def rise(self, start: tuple[Gaussian, Derivatives], end: tuple[Gaussian, Derivatives]) -> float:
+    def slopes(
+        self, start: tuple[Gaussian, Derivatives], end: tuple[Gaussian, Derivatives]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """By the gradients at both ends: see `ascent`."""
-        rise = 0.0
+        slopes = []
         location = end[0].location - start[0].location
         log_scale = end[0].log_scale - start[0].log_scale
         for q, found in (start, end):
             _, in_location, in_scale = expected_prior(self.terms, self.signs, q)
             in_scale = in_scale + 1.0 - found.curvature * q.scale**2
-            rise += 0.5 * ((found.gradient + in_location) @ location + in_scale @ log_scale)
-        return float(rise)
+            in_means = (found.gradient + in_location) @ location
+            slopes.append(np.array([in_means, in_scale @ log_scale]))
+        return slopes[0], slopes[1]

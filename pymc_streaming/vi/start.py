@@ -6,6 +6,7 @@ a rare group, stays where the prior has it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from pymc_streaming.vi.terms import Terms
 __all__ = [
     "MOST_SAMPLE_BYTES",
     "Start",
+    "first_radius",
     "fit_roughly",
     "fit_sample",
     "gaussian_of",
@@ -40,6 +42,8 @@ _ROWS_A_PARAMETER, _MORE = 30, 4
 # Of the sample, the rows that a first fit takes; and how rough fits of samples are, in standard
 # deviations of their own.
 _FIRST_ROWS, _ROUGH, _ROUGH_TOLERANCE = 4_000, 0.3, 1e-4
+# Passes over a sample, at most: along a ridge that is not straight moves are short.
+_MOST_PASSES = 200
 # Rows that a curvature on the way is looked at on, at least.
 _CURVATURE_ROWS = 50_000
 # How far a first fit may go in its first step.
@@ -146,7 +150,7 @@ def start_from(
     # Once more where the fit is, and at the distance of its scales: which parameters add nothing
     # to each other at the first location, zero say, may elsewhere.
     family = _family_at(terms, guide, first, q, random)
-    q = fit_sample(family, sample, q, np.inf).q
+    q = fit_sample(family, sample, q, first_radius(sample.n_rows, first.n_rows)).q
     return Start(family, q, 1 + len(modes.others), False)
 
 
@@ -191,6 +195,11 @@ def fit_sample(family: MeanField, sample: Sample, q: Gaussian, radius: float) ->
     return fit_roughly(replace(family, tolerance=_ROUGH_TOLERANCE), sample, q, own, radius)
 
 
+def first_radius(n_rows: int, n_before: int) -> float:
+    """How far the first move may go from where fewer rows were fitted, in standard deviations."""
+    return 10.0 + 10.0 * math.sqrt(n_rows / n_before)
+
+
 def fit_roughly[Q: Normal, D: Found](
     family: Family[Q, D],
     sample: Sample,
@@ -208,7 +217,7 @@ def fit_roughly[Q: Normal, D: Found](
         radius=radius,
         step_tolerance=_ROUGH,
         scale_tolerance=_ROUGH,
-        max_passes=40,
+        max_passes=_MOST_PASSES,
     )
     if ascent.status is Status.INTERRUPTED:
         raise KeyboardInterrupt

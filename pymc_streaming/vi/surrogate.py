@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from pymc_streaming.vi.passes import Derivatives, Sample, gradients_at
-from pymc_streaming.vi.signs import Signs
+from pymc_streaming.vi.signs import Signs, sign_patterns
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["Curvature", "Gaussian", "expected_prior", "optimum", "prior_curvature"]
@@ -105,12 +105,17 @@ class Curvature:
 
     @functools.cached_property
     def matrix(self) -> np.ndarray:
-        """That of the sample, shape (d, d), times the ratio."""
-        location, steps = self._around.location, _DIFFERENCE * self._around.scale
-        points = np.concatenate([location - np.diag(steps), location + np.diag(steps)])
+        """That of the sample, shape (d, d), times the ratio: what is expected around the location.
+
+        Along a ridge, where terms cancel, that differs much from what it is at the location.
+        """
+        location, scale = self._around.location, self._around.scale
+        signs = sign_patterns(np.arange(len(scale)), np.random.default_rng(0))
+        points = signs.around(location, scale)
         slopes = gradients_at(self._terms, self._sample, points, self._chunk_rows)
-        found = (slopes[: len(steps)] - slopes[len(steps) :]) / steps[:, None]
-        matrix: np.ndarray = 0.25 * self._ratio * (found + found.T)
+        n = len(signs.patterns)
+        found = (slopes[n:] - slopes[:n]).T @ signs.patterns / scale
+        matrix: np.ndarray = 0.25 / n * self._ratio * (found + found.T)
         return matrix
 
     def _of_sample(self, direction: np.ndarray) -> np.ndarray:

@@ -623,6 +623,10 @@ class Trainer:
 
     def _prepare(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
         """Check the model on the first batch, find the start, then compile the steps."""
+        if self.dataloader.batch_size == 1:
+            raise ArgumentError(
+                "Steps need batches of two rows or more: batch_size= of the loader."
+            )
         first = self._subject is None
         subject = self._subject_with(batch)
         if first and self.init == "map":

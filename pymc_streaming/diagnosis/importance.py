@@ -103,8 +103,11 @@ def weigh(
 
 def _smoothed(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto smoothed weights, which sum to one, and k-hat."""
-    if np.ptp(log_ratios) < _SAME:
-        return np.full(len(log_ratios), 1.0 / len(log_ratios)), 0.0
+    # Ratios of which the largest are the same have no tail.
+    largest = np.sort(log_ratios)[-math.ceil(0.2 * len(log_ratios)) :]
+    if np.ptp(largest) < _SAME:
+        weights = np.exp(log_ratios - largest[-1])
+        return weights / weights.sum(), 0.0
     from arviz_stats.base import array_stats
 
     # It takes minus the log ratios: it was made for the log-likelihoods of leaving one out.

@@ -70,6 +70,9 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
     if not np.isfinite(d.log_ratios).all():
         yield Finding(FindingKind.NOT_FINITE, _not_finite(d, bad))
         return
+    if d.step is None and "finite" in d.missing:
+        yield Finding(FindingKind.NOT_FINITE, _no_derivatives())
+        return
     if d.flat:
         yield Finding(FindingKind.FLAT, _flat(d))
         return  # all else is of the prior
@@ -117,6 +120,15 @@ def _flat(d: Diagnosis) -> str:
         "fit has the prior there, whatever the data say. Limits do that (clip, a density that is "
         "zero far away). Begin nearer to the data (init={...}), or write the likelihood without "
         "limits (logit_p= instead of a clipped p=)."
+    )
+
+
+def _no_derivatives() -> str:
+    return (
+        "Not finite: around the fit, at one standard deviation or a few, the log-density has no "
+        "finite gradient, so how far it is to the optimum cannot be told. Look for values that are "
+        "far out of scale, and for scales of the fit that are too wide: fit() from a start nearby "
+        "(init={...})."
     )
 
 

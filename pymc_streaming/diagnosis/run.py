@@ -116,7 +116,7 @@ def diagnose(
             distance = _far_of_dense(method, terms, fitted, table, reading, deviations, random)
         else:
             distance = _far(terms, fitted, table, reading, colours, deviations, random)
-        flat = flat_elements(terms, reading.again(), sample, fitted.location, fitted.sd)
+        flat = flat_elements(terms, reading.again(), sample, fitted.location, fitted.sd, random)
         with np.errstate(all="ignore"):
             log_ratios = reading.values + terms.prior(points)[0] - fitted.log_density(noise)
     found = _as_diagnosis(

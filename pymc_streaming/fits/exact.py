@@ -193,14 +193,15 @@ class ExactFit:
         guide = self.subject.guide
         batch_size, point = loader.batch_size, guide.location[None]
         bad: Block = {}
-        first, where = 0, "The prior"
+        first, where = 0, "The log-density, around where the fit begins,"
         for block in loader.blocks(batch_size):
             for start in range(0, count_rows(block), batch_size):
                 rows = rows_of(block, start, start + batch_size)
                 bad = bad or rows
                 if not np.isfinite(gradients_at(self.terms, Sample(rows), point)).all():
                     last = first + count_rows(rows) - 1
-                    bad, where = rows, f"The log-density of rows {first:,} to {last:,}"
+                    bad = rows
+                    where = f"The log-density of rows {first:,} to {last:,}, where the fit begins,"
                     break
                 first += count_rows(rows)
             else:
@@ -211,7 +212,7 @@ class ExactFit:
             guide,
             bad,
             np.zeros(guide.size),
-            f"{where}, where the fit begins,",
+            where,
             "If that is far from where the parameters belong, give a start nearby (initval=).",
         )
 

@@ -42,6 +42,8 @@ _FOLLOWING, _FINER = 0.03, 0.1
 _HALVINGS = 16
 # The part of a move to where the ELBO is highest, below which moves do not become longer.
 _OVERSHOT = 2.0 / 3.0
+# The part of the change of scales before, from which on a change of a covariance is noise.
+_LASTING = 0.7
 # Moves of a mean, in tolerances, that leave scales where they are.
 _RESTING = 5.0
 
@@ -316,9 +318,10 @@ def ascend[Q: Normal, D: Found](
                 q, status = best if arrived else q, Status.STALLED
                 break
             # Scales that change although the means rest are noise, and more than of rows alike.
-            restless = before is not None and moved.step < _RESTING * step_tolerance
-            if doubt is not None and restless and moved.log_scale > tolerance:
-                sharpened()
+            if before is not None and moved.step < _RESTING * step_tolerance:
+                lasting = 0.0 if doubt is not None else _LASTING * before.log_scale
+                if moved.log_scale > max(tolerance, lasting):
+                    sharpened()
             doubts = doubt or 0.0
             if finer:
                 (family, *others), q, before = others, best, moved

@@ -91,15 +91,17 @@ def fit_exactly(
     else:
         patterns = sign_patterns(np.arange(guide.size), random).patterns
         ascent = _dense(Dense(family.terms, patterns, spread), watched, start, options)
-    return replace(ascent, status=_status(ascent, family.terms, table, sample))
+    return replace(ascent, status=_status(ascent, family.terms, table, sample, random))
 
 
-def _status(ascent: Ascent[Any], terms: Terms, table: Table, sample: Sample) -> Status:
+def _status(
+    ascent: Ascent[Any], terms: Terms, table: Table, sample: Sample, random: np.random.Generator
+) -> Status:
     """How an ascent ended, which does not know of slopes that are elsewhere."""
     if ascent.status is Status.INTERRUPTED:
         return ascent.status
     try:
-        flat = flat_elements(terms, table, sample, ascent.q.location, ascent.q.scale)
+        flat = flat_elements(terms, table, sample, ascent.q.location, ascent.q.scale, random)
     except KeyboardInterrupt:
         return Status.INTERRUPTED
     return Status.FLAT if len(flat) else ascent.status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from pymc_streaming.vi.passes import Sample, Table, gradients_at
@@ -9,22 +11,31 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["flat_elements"]
 
-# Where slopes are looked for: so far from the location, in standard deviations, to either side. A
-# hump of the log-likelihood is found if it is a twentieth as wide as it is far away.
-_DISTANCES = np.geomspace(1e-3, 1e3, 300)
-# Rows that are looked at around the location, and there; and memory of the points.
-_ROWS_NEAR, _ROWS, _POINT_BYTES = 4_000, 500, 2**22
+# Directions around the location, and rows that are looked at there, where the fit looked.
+_NEAR, _ROWS_NEAR = 4, 4_000
+# Directions in which the log-density is looked at farther away, and where: in standard deviations.
+# A hump is found if it is a tenth as wide as it is far away.
+_DIRECTIONS, _DISTANCES = 8, np.geomspace(1e-2, 30.0, 120)
+# Rows times points there.
+_WORK = 5_000_000
+# Another place counts from so many nats below the fit on.
+_LOWER = 3.0
 
 
 def flat_elements(
-    terms: Terms, table: Table, sample: Sample, location: np.ndarray, scale: np.ndarray
+    terms: Terms,
+    table: Table,
+    sample: Sample,
+    location: np.ndarray,
+    scale: np.ndarray,
+    random: np.random.Generator,
 ) -> np.ndarray:
-    """Parameters in which the log-likelihood is exactly flat around a location, and nowhere else.
+    """Parameters in which the log-likelihood is exactly flat around a fit, but not afar.
 
     A fit stays there, at the prior: probabilities that are clipped, activations that are zero,
-    densities too small for a float have no slope that leads to the data. Parameters that no row
-    depends on, wherever they are, as the effects of groups without rows, are none of them: of
-    those the prior is the posterior.
+    densities too small for a float have no slope that leads to the data. Where nothing better is
+    found in their directions, the prior is right: of the effect of a group without rows, or of what
+    the prior keeps from where there would be a slope.
 
     Parameters
     ----------
@@ -36,17 +47,20 @@ def flat_elements(
         Some of them.
     location, scale : ndarray, shape (d,)
         Means and standard deviations of the fit.
+    random : numpy.random.Generator
+        For the directions.
 
     Returns
     -------
     ndarray of int
         Their elements of a draw, mostly none.
     """
-    near = location + np.outer([-1.0, -0.1, 0.1, 1.0], scale)
+    around = scale * random.choice([-1.0, 1.0], size=(_NEAR, len(location)))
+    near = location + np.concatenate([around, -around, 0.1 * around, -0.1 * around])
     flat = ~gradients_at(terms, sample.first(_ROWS_NEAR), near).any(axis=0)
-    if not flat.any():
-        return np.empty(0, dtype=int)
-    flat[flat] = _has_slope_elsewhere(terms, sample.first(_ROWS), location, scale * flat)[flat]
+    if flat.any():
+        ratio = table.n_rows / sample.n_rows
+        flat &= _that_rise(terms, sample, location, scale * flat, ratio, random)
     if flat.any():
         slopes = np.zeros_like(near)
         for rows, weights in table.blocks(1):
@@ -55,14 +69,32 @@ def flat_elements(
     return np.flatnonzero(flat)
 
 
-def _has_slope_elsewhere(
-    terms: Terms, sample: Sample, location: np.ndarray, scale: np.ndarray
+def _that_rise(
+    terms: Terms,
+    sample: Sample,
+    location: np.ndarray,
+    scale: np.ndarray,
+    ratio: float,
+    random: np.random.Generator,
 ) -> np.ndarray:
-    """Whether the log-likelihood has a slope anywhere to either side, along `scale`."""
+    """Parameters with a slope in a direction in which the log-density becomes as high again."""
+    free = np.flatnonzero(scale)
+    if 2 ** len(free) <= _DIRECTIONS:
+        signs = np.array(list(itertools.product([-1.0, 1.0], repeat=len(free))))
+    else:
+        signs = random.choice([-1.0, 1.0], size=(_DIRECTIONS, len(free)))
+    rows = sample.first(max(1, _WORK // (len(signs) * len(_DISTANCES))))
+    ratio *= sample.n_rows / rows.n_rows
     found = np.zeros(len(location), dtype=bool)
-    steps = np.concatenate([-_DISTANCES, _DISTANCES])
-    n_parts = max(1, steps.size * location.nbytes // _POINT_BYTES)
-    for part in np.array_split(steps, n_parts):
-        slopes = gradients_at(terms, sample, location + np.outer(part, scale), terms.chunk_rows)
-        found |= (np.isfinite(slopes) & (slopes != 0.0)).any(axis=0)
+    for sign in signs:
+        points = np.tile(location, (1 + len(_DISTANCES), 1))
+        points[1:, free] += np.outer(_DISTANCES, sign * scale[free])
+        slopes = gradients_at(terms, rows, points, terms.chunk_rows)
+        sloping = np.isfinite(slopes) & (slopes != 0.0)
+        if not sloping[:, free].any():
+            continue
+        values = np.zeros(len(points))
+        terms.add_values(rows.rows, rows.weights, terms.chunk_rows, points, values)
+        heights = ratio * values + terms.prior(points)[0]
+        found |= sloping[heights > heights[0] - _LOWER].any(axis=0)
     return found

@@ -19,7 +19,7 @@ _STEPS = Ceil, Floor, RoundHalfAwayFromZero, RoundHalfToEven, Sign, Trunc
 
 
 def check_gradients(model: pm.Model, streamed: Sequence[TensorVariable]) -> None:
-    """Refuse a parameter that reaches the likelihood through steps alone.
+    """Refuse a parameter that reaches a likelihood or a potential through steps alone.
 
     Parameters
     ----------
@@ -33,16 +33,34 @@ def check_gradients(model: pm.Model, streamed: Sequence[TensorVariable]) -> None
     NoGradientError
         If there is such a parameter.
     """
-    likelihoods = model.logp(vars=list(streamed), sum=False)
-    reached, smoothly = set(ancestors(likelihoods)), _smooth_ancestors(likelihoods)
+    _check(
+        model,
+        "likelihood",
+        streamed,
+        "Write the step as a smooth function, such as "
+        "pm.math.sigmoid((x - threshold) / width), or sum over its values.",
+    )
+    for potential in model.potentials:
+        _check(
+            model,
+            f"potential {potential.name!r}",
+            [potential],
+            "Write a limit as a transform: "
+            "transform=pm.distributions.transforms.ordered for an order, pm.TruncatedNormal, "
+            "pm.LogNormal and others for a range.",
+        )
+
+
+def _check(model: pm.Model, what: str, variables: Sequence[TensorVariable], advice: str) -> None:
+    terms = model.logp(vars=list(variables), sum=False)
+    reached, smoothly = set(ancestors(terms)), _smooth_ancestors(terms)
     for variable in model.free_RVs:
         value = model.rvs_to_values[variable]
         if value in reached and value not in smoothly:
             raise NoGradientError(
-                f"The likelihood depends on {variable.name!r} but has no gradient in it, so that "
-                "it cannot be fitted: it enters through a comparison, a switch, or rounding alone. "
-                "Write the step as a smooth function, such as pm.math.sigmoid((x - threshold) / "
-                "width), or sum over its values."
+                f"The {what} depends on {variable.name!r} but has no gradient in it, so that it "
+                "cannot be fitted: it enters through a comparison, a switch, or rounding alone. "
+                f"{advice}"
             )
 
 

@@ -51,8 +51,9 @@ def explain(
     with binding.in_placeholders(batch), np.errstate(all="ignore"):
         if found := _out_of_range(binding, guide):
             return IndexRangeError(
-                f"{where}: {found}. Give the codes through categories= with all levels, or give "
-                f"the parameter more elements; filter out rows without a group. {kept}"
+                f"{where.removesuffix(',')}: {found}. Give the codes through categories= with all "
+                f"levels, or give the parameter more elements; filter out rows without a group. "
+                f"{kept}"
             )
         found = _not_finite(binding, guide, noise)
     return NonFiniteError(

@@ -47,3 +47,14 @@ def test_a_tail_without_a_shape() -> None:
     ratios = np.array([-10_000.0] * 150 + [-9_000.0 + 50.0 * i for i in range(50)])
     points = np.random.default_rng(0).normal(size=(200, 1))
     assert weigh(ratios, points, np.zeros(1), np.ones(1)).k_hat == np.inf
+
+
+def test_a_tail_that_is_cut_off() -> None:
+    """Weights that are bounded, as of a posterior that is flat in its middle."""
+    ratios = np.minimum(np.linspace(-3.0, 1.0, 200), 0.0)
+    found = weigh(ratios, np.linspace(-1.0, 1.0, 200)[:, None], np.zeros(1), np.ones(1))
+    assert found.k_hat == 0.0
+    assert found.mean[0] > 0.0
+    assert found.effective_draws == pytest.approx(
+        np.exp(ratios).sum() ** 2 / np.exp(2 * ratios).sum()
+    )

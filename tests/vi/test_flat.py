@@ -88,3 +88,34 @@ def test_activations_that_only_other_rows_have() -> None:
     assert trainer.result.status is not Status.FLAT
     assert abs(approximation.mean_data["knot"].item() - 2.0) < 0.1
     assert trainer.diagnose().flat == ()
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_a_slope_along_a_difference(method) -> None:
+    """Only the difference of two parameters matters; both together lead nowhere."""
+    y = np.random.default_rng(0).random(2_000) < 0.5
+    loader = DataLoader(y.astype(float), 500)
+    with pm.Model() as model:
+        skill = pm.Normal("skill", 0.0, 1.0, shape=2)
+        batch = pm.Data("batch", loader.placeholder())
+        p = pm.math.clip(pm.math.sigmoid(20.0 + skill[0] - skill[1]), 1e-6, 1.0 - 1e-6)
+        pm.Bernoulli("y", p, observed=batch, total_size=len(loader))
+    trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
+    with pytest.warns(NotConvergedWarning, match="exactly flat"):
+        trainer.fit()
+    assert trainer.diagnose().flat == ("skill[0]", "skill[1]")
+
+
+def test_what_the_prior_keeps_from_slopes_is_right() -> None:
+    y = np.random.default_rng(0).normal(size=1_000)
+    loader = DataLoader(y, 500)
+    with pm.Model() as model:
+        knot = pm.Normal("knot", 0.0, 1.0)
+        batch = pm.Data("batch", loader.placeholder())
+        mean = pm.math.maximum(knot - 9.0, 0.0)
+        pm.Normal("likelihood", mean + 0.0 * batch, 1.0, observed=batch, total_size=len(loader))
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    approximation = trainer.fit()
+    assert trainer.result.converged
+    assert approximation.std_data["knot"].item() == pytest.approx(1.0, rel=1e-3)
+    assert trainer.diagnose().trusted

@@ -59,3 +59,27 @@ def test_before_anything_is_compiled(n):
     trainer = Trainer("advi", loader, model=model, progressbar=False, on_ordered="ignore")
     with pytest.raises(errors.NoGradientError):
         trainer.fit(n)
+
+
+def model_with(potential) -> tuple[pm.Model, list]:
+    with pm.Model() as model:
+        means = pm.Normal("means", 0.0, 3.0, shape=2)
+        values = pm.Normal("values", means.sum(), 1.0, observed=X)
+        pm.Potential("order", potential(means))
+    return model, [values]
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [
+        lambda means: pm.math.switch(means[0] < means[1], 0.0, -np.inf),
+        lambda means: -50.0 * (means[0] > 2.0),
+    ],
+)
+def test_a_potential_of_steps_is_refused(potential):
+    with pytest.raises(errors.NoGradientError, match="potential 'order' depends on 'means'"):
+        check_gradients(*model_with(potential))
+
+
+def test_a_potential_with_a_gradient_is_not():
+    check_gradients(*model_with(lambda means: -10.0 * pm.math.maximum(means[0] - means[1], 0.0)))

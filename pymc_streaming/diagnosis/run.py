@@ -189,8 +189,8 @@ def _far_of_dense(
     random: np.random.Generator,
 ) -> Distance | None:
     """The same for a dense normal."""
-    patterns = sign_patterns(np.arange(fitted.size), random).patterns
-    family = Dense(terms, patterns, SPREADS[method] or SPREAD).finer()
+    signs = sign_patterns(np.arange(fitted.size), random)
+    family = Dense(terms, signs, SPREADS[method] or SPREAD).finer(random)
     q = DenseGaussian(fitted.location, fitted.cholesky)
     found = look_closely(family, table, reading.again(), q)
     if not found.are_finite:

@@ -31,6 +31,7 @@ from pymc_streaming.vi.passes import (
     noise_of,
     slopes_over,
 )
+from pymc_streaming.vi.signs import Signs, with_lengths
 from pymc_streaming.vi.terms import Terms
 
 __all__ = [
@@ -50,6 +51,7 @@ SPREAD, LAPLACE_SPREAD = 1.0, 0.03
 SPREADS = {"advi": None, "fullrank_advi": SPREAD, "laplace": LAPLACE_SPREAD}
 # Of log-densities, by the noise of a covariance, in nats.
 _VARIATION = 0.25
+_MOST_NOISE = 1.5 * _VARIATION
 # In a pass, no variance becomes larger or smaller than by this factor.
 _MOST = np.exp(3.0)
 # Looks at the prior on the way to the highest point of the surrogate, and how near is enough.
@@ -145,8 +147,8 @@ class Dense:
     ----------
     terms : Terms
         The model.
-    patterns : ndarray, shape (k, d)
-        Signs with orthogonal columns, see `sign_patterns`.
+    signs : Signs
+        Another colour for each parameter.
     spread : float
         `SPREAD`, or `LAPLACE_SPREAD`.
     noise : float, default 0.1
@@ -164,14 +166,17 @@ class Dense:
     """
 
     terms: Terms
-    patterns: np.ndarray
+    signs: Signs
     spread: float
     noise: float = PASS_NOISE
     most_noise: float = np.inf
 
-    def finer(self) -> Dense:
-        """The same, with more points."""
-        return replace(self, noise=SCALE_NOISE, most_noise=1.5 * _VARIATION)
+    def finer(self, random: np.random.Generator | None = None) -> Dense:
+        """The same, with more points; with `random` at several lengths, see `with_lengths`."""
+        signs = self.signs
+        if random is not None and self.spread == SPREAD:
+            signs = with_lengths(signs, random, every=True)
+        return replace(self, signs=signs, noise=SCALE_NOISE, most_noise=_MOST_NOISE)
 
     def sharper(self) -> Dense:
         """The same, with four times as many points for each chunk of rows."""
@@ -189,8 +194,8 @@ class Dense:
         wanted = 4.0 * d / (n_rows * noise**2)
         if noise <= SCALE_NOISE:
             wanted = max(wanted, d**3 / (n_rows * (_VARIATION * noise / SCALE_NOISE) ** 2))
-        wanted = min(math.ceil(wanted), len(self.patterns))
-        return 2 * min(1 << (wanted - 1).bit_length(), len(self.patterns))
+        wanted = min(max(math.ceil(wanted), self.signs.together), len(self.signs.patterns))
+        return 2 * min(1 << (wanted - 1).bit_length(), len(self.signs.patterns))
 
     def doubt(self, n_rows: int) -> float | None:  # noqa: ARG002
         """Not known: a covariance is another one when it is first seen."""
@@ -203,7 +208,7 @@ class Dense:
         whitened = self._whitened_curvature(half, q)
         noise = 0.0 if points == 2 * len(half) else float(np.linalg.norm(noise_of(whitened)))
         noise *= 0.5 * math.sqrt(len(whitened))
-        reliable = points >= self.finer().points(table.n_rows) and noise <= self.finer().most_noise
+        reliable = points >= self.finer().points(table.n_rows) and noise <= _MOST_NOISE
         return DenseDerivatives(gradient, self._unwhitened(whitened, q), reliable, noise)
 
     def best(
@@ -297,13 +302,13 @@ class Dense:
         return DenseGaussian(location, inverse)
 
     def _around(self, q: DenseGaussian) -> np.ndarray:
-        deviations = self.spread * self.patterns @ q.cholesky.T
+        deviations = self.spread * self.signs.patterns @ q.cholesky.T
         return np.concatenate([q.location + deviations, q.location - deviations])
 
     def _whitened_curvature(self, half: np.ndarray, q: DenseGaussian) -> np.ndarray:
         """From half the differences of gradients between mirror images, as parts of an average."""
         with np.errstate(all="ignore"):
-            whitened: np.ndarray = -(q.cholesky.T @ half.T @ self.patterns) / self.spread
+            whitened: np.ndarray = -(q.cholesky.T @ half.T @ self.signs.patterns) / self.spread
         return whitened
 
     @staticmethod
@@ -319,7 +324,7 @@ class Dense:
     def prior(self, q: DenseGaussian) -> tuple[np.ndarray, np.ndarray]:
         """Expected gradient and curvature of all that is not of rows."""
         _, gradients = self.terms.prior(self._around(q))
-        n = len(self.patterns)
+        n = len(self.signs.patterns)
         half = 0.5 * (gradients[:n] - gradients[n:]) / n
         return gradients.mean(axis=0), self._unwhitened(self._whitened_curvature(half, q), q)
 

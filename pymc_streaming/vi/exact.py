@@ -89,8 +89,8 @@ def fit_exactly(
     if spread is None:
         ascent = _independent(start, watched, random, options)
     else:
-        patterns = sign_patterns(np.arange(guide.size), random).patterns
-        ascent = _dense(Dense(family.terms, patterns, spread), watched, start, options)
+        signs = sign_patterns(np.arange(guide.size), random)
+        ascent = _dense(Dense(family.terms, signs, spread), watched, start, random, options)
     return replace(ascent, status=_status(ascent, family.terms, table, sample, random))
 
 
@@ -129,10 +129,15 @@ def _independent(
 
 
 def _dense(
-    family: Dense, table: WithRareGroups, start: Start, options: Mapping[str, Any]
+    family: Dense,
+    table: WithRareGroups,
+    start: Start,
+    random: np.random.Generator,
+    options: Mapping[str, Any],
 ) -> Ascent[DenseGaussian]:
     """Fit a dense normal to a table, from one of all rows, or from independent ones of a sample."""
-    ratio, finer = table.n_rows / table.sample.n_rows, family.finer()
+    ratio = table.n_rows / table.sample.n_rows
+    finer = family.finer(random if table.n_rows <= _SMALL else None)
     if isinstance(start.q, DenseGaussian):
         anchor = q = start.q
         of_sample = finer.look(table.sample, anchor).curvature

@@ -385,8 +385,9 @@ def test_a_few_rows_of_great_weight() -> None:
     np.testing.assert_allclose(found.std.eval(), np.diag(X.T @ X + np.eye(3)) ** -0.5, rtol=0.02)
 
 
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
 @pytest.mark.parametrize("events", [0, 1, 3])
-def test_a_handful_of_events(events) -> None:
+def test_a_handful_of_events(events, method) -> None:
     """The best normal for the log odds, by quadrature."""
     n_rows = 2_000
     y = np.zeros(n_rows)
@@ -405,7 +406,7 @@ def test_a_handful_of_events(events) -> None:
         return -(expected + q[1])
 
     mean, log_sd = minimize(negative_elbo, [-7.0, -0.3], method="Nelder-Mead").x
-    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
     found = trainer.fit()
     assert trainer.result.converged
     assert abs(found.mean.eval()[0] - mean) / np.exp(log_sd) < 0.1
@@ -451,3 +452,105 @@ def test_a_second_fit_only_looks_whether_it_is_there(method) -> None:
     assert trainer.result.passes == len(trainer.result.trail) <= 2
     assert trainer.result.trail[0].step < 0.01
     np.testing.assert_allclose(second, first, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_effects_that_are_not_centred(method) -> None:
+    """A product of parameters: the optimum is at the end of a narrow ridge that is not straight."""
+    random = np.random.default_rng(5)
+    n_rows, n_groups = 20_000, 8
+    group = random.integers(n_groups, size=n_rows)
+    effects = random.normal(0.0, 0.7, n_groups)
+    x = random.normal(size=n_rows)
+    y = -2.0 + 0.6 * x + effects[group] + random.normal(size=n_rows)
+    loader = DataLoader({"x": x, "group": group, "y": y}, 1_000)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        x_, codes, y_ = (pm.Data(name, zeros[name]) for name in ("x", "group", "y"))
+        a, b, spread = pm.Normal("a", 0.0, 3.0), pm.Normal("b", 0.0, 1.0), pm.HalfNormal("s", 1.0)
+        unit = pm.Normal("unit", 0.0, 1.0, shape=n_groups)
+        mean = a + b * x_ + (spread * unit)[codes]
+        pm.Normal("likelihood", mean, 1.0, observed=y_, total_size=n_rows)
+    trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
+    found = trainer.fit(max_passes=40)
+    assert trainer.result.converged
+    # The expected log-density in closed form: of normals, with the moments of a log-normal.
+    counts = np.bincount(group, minlength=n_groups)
+    in_group = np.bincount(group, y, minlength=n_groups), np.bincount(group, x, minlength=n_groups)
+    order = list(trainer.approximation.groups[0].ordering)
+    assert order == ["a", "b", "s_log__", "unit"]
+
+    def negative_elbo(q: np.ndarray) -> float:
+        m, factor = q[:11], np.zeros((11, 11))
+        if method == "advi":
+            np.fill_diagonal(factor, np.exp(q[11:]))
+        else:
+            factor[np.tril_indices(11)] = q[11:]
+            factor[np.diag_indices(11)] = np.exp(np.diag(factor))
+        cov = factor @ factor.T
+        log_s, var_s = m[2], cov[2, 2]
+        e_s, e_ss = np.exp(log_s + var_s / 2), np.exp(2 * log_s + 2 * var_s)
+        # Under exp(z) a normal has its mean moved by the covariance with z: Stein.
+        mu, c = m[3:], cov[2, 3:]
+        su = e_s * (mu + c)
+        ssuu = e_ss * ((mu + 2 * c) ** 2 + np.diag(cov)[3:])
+        sua = e_s * ((mu + c) * (m[0] + cov[0, 2]) + cov[0, 3:])
+        sub = e_s * ((mu + c) * (m[1] + cov[1, 2]) + cov[1, 3:])
+        aa, bb, ab = m[0] ** 2 + cov[0, 0], m[1] ** 2 + cov[1, 1], m[0] * m[1] + cov[0, 1]
+        square = (
+            y @ y
+            + n_rows * aa
+            + (x @ x) * bb
+            + counts @ ssuu
+            - 2 * (m[0] * y.sum() + m[1] * (x @ y) + in_group[0] @ su)
+            + 2 * (ab * x.sum() + counts @ sua + in_group[1] @ sub)
+        )
+        prior = -0.5 * (aa / 9.0 + bb + (mu**2 + np.diag(cov)[3:]).sum() + e_ss) + log_s
+        entropy = np.log(np.diag(factor)).sum()
+        return 0.5 * square - prior - entropy
+
+    location, factor = found.mean.eval(), np.linalg.cholesky(found.cov.eval())
+    if method == "advi":
+        scales = np.log(np.diag(factor))
+    else:
+        logs = factor.copy()
+        logs[np.diag_indices(11)] = np.log(np.diag(factor))
+        scales = logs[np.tril_indices(11)]
+    here = np.concatenate([location, scales])
+    best = minimize(negative_elbo, here, method="L-BFGS-B", options={"maxfun": 1_000_000})
+    assert negative_elbo(here) - best.fun < 0.02  # nats
+
+
+@pytest.mark.parametrize("n_rows", [5, 20])
+def test_a_small_group_beside_large_ones(n_rows) -> None:
+    """Its covariance has noise of looks at few points, which is no reason to go on for ever."""
+    random = np.random.default_rng(5)
+    group = random.integers(7, size=50_000)
+    group[:n_rows] = 7
+    x = random.normal(size=len(group))
+    logit = -2.0 + 0.6 * x + random.normal(0.0, 0.7, 8)[group]
+    y = (random.random(len(group)) < 1.0 / (1.0 + np.exp(-logit))).astype(float)
+    order = random.permutation(len(group))
+    loader = DataLoader({"x": x[order], "group": group[order], "y": y[order]}, 1_000)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        x_, codes, y_ = (pm.Data(name, zeros[name]) for name in ("x", "group", "y"))
+        a, b, spread = pm.Normal("a", 0.0, 3.0), pm.Normal("b", 0.0, 1.0), pm.HalfNormal("s", 1.0)
+        effect = pm.Normal("effect", 0.0, spread, shape=8)
+        pm.Bernoulli("y_", logit_p=a + b * x_ + effect[codes], observed=y_, total_size=len(y))
+    trainer = Trainer("fullrank_advi", loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    assert trainer.result.converged
+
+
+def test_steps_take_two_rows_at_least() -> None:
+    loader = DataLoader(np.zeros(10), batch_size=1)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 1.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    trainer.fit()
+    assert trainer.result.converged
+    with pytest.raises(errors.ArgumentError, match="two rows or more"):
+        trainer.fit(10)

@@ -146,7 +146,7 @@ def test_full_rank_is_where_its_elbo_is_highest() -> None:
 def test_curvature_of_a_parabola_is_exact_over_all_patterns() -> None:
     known = correlated_linear(2_000)
     _, terms, _ = parts_of(model_of(known), known.data)
-    family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)).patterns, SPREAD)
+    family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)), SPREAD)
     X, y = known.data["X"], known.data["y"]
     location, factor = np.array([0.1, 0.2, -0.3, 0.4, 0.5]), np.linalg.cholesky(known.covariance)
     found = family.finer().look(Sample(known.data), DenseGaussian(location, factor))
@@ -168,6 +168,6 @@ def test_a_correction_gives_the_change_that_was_found() -> None:
 def test_points_are_more_the_fewer_rows_there_are() -> None:
     known = correlated_linear(2_000)
     _, terms, _ = parts_of(model_of(known), known.data)
-    family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)).patterns, SPREAD)
+    family = Dense(terms, sign_patterns(np.arange(5), np.random.default_rng(0)), SPREAD)
     assert family.finer().points(10**7) == 2
     assert family.finer().points(10**3) == 16

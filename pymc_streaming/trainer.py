@@ -27,7 +27,7 @@ from pymc_streaming.errors import (
 from pymc_streaming.fits.exact import ExactFit
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.rounds import fit_in_rounds, steps_of
-from pymc_streaming.fits.stochastic import StochasticFit
+from pymc_streaming.fits.stochastic import ORDER_FIRST, StochasticFit
 from pymc_streaming.fits.subject import Subject, subject_of
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.ordering.effects import Stream
@@ -300,8 +300,8 @@ class Trainer:
                 f"The fit takes more memory than it may: {plan}. Of that, "
                 f"{in_words(plan.parts['process now'])} are what the process has already, and "
                 f"{in_words(plan.parts['compilation'])} are for compiling. Allow more "
-                "(memory_limit=, memory_fraction=), or take smaller batches, a smaller "
-                "buffer_size, or fewer columns.",
+                "(memory_limit=, memory_fraction=), or take fewer columns, a smaller "
+                "buffer_size, or strategy='streaming', which keeps no sample.",
                 MemoryLimitWarning,
                 stacklevel=4,
             )
@@ -537,7 +537,10 @@ class Trainer:
         interrupted = self.result.status is Status.INTERRUPTED
         logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
         if not (self.result.converged or interrupted):
-            warnings.warn(self.result.status.value, NotConvergedWarning, stacklevel=4)
+            text = self.result.status.value
+            if self._in_order and self.strategy == "streaming":
+                text = f"{ORDER_FIRST} {text}"
+            warnings.warn(text, NotConvergedWarning, stacklevel=4)
 
     def _prepare_exactly(self) -> ExactFit:
         """What makes exact passes, compiled once."""

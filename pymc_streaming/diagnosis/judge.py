@@ -134,9 +134,10 @@ def _no_derivatives() -> str:
 
 def _moving(d: Diagnosis) -> str:
     how = (
-        "Call fit() without a number of steps, and with strategy='auto', which goes on from here; "
-        "or take more steps, with AnnealedAdam and its default learning rate. If a fit with steps "
-        "stays here, the rows are in an order (see order_report): shuffle them on disk."
+        "Call fit() without a number of steps, which makes exact passes from here; with "
+        "strategy='streaming', set trainer.strategy = 'auto' before. Or take more steps, with "
+        "AnnealedAdam and its default learning rate; if these stay here, the rows may be in an "
+        "order (see order_report): shuffle them on disk."
     )
     if d.step is None or d.log_scale is None:
         if d.method == "advi" or "maximum" not in d.missing:
@@ -144,7 +145,18 @@ def _moving(d: Diagnosis) -> str:
         return f"Not converged: around the means the log-density has no maximum. {how}"
     far = _distance(d)
     if np.abs(d.step).max() > MOST_STEP or np.abs(d.log_scale).max() > MOST_LOG_SCALE:
-        return f"Not converged: to the optimum, by the gradient of all rows, {far}. {how}"
+        beyond = [
+            what
+            for what, values, most in (
+                ("means", d.step, MOST_STEP),
+                ("sds", d.log_scale, MOST_LOG_SCALE),
+            )
+            if np.abs(values).max() > most
+        ]
+        return (
+            f"Not converged ({' and '.join(beyond)}): to the optimum, by the gradient of all rows, "
+            f"{far}. {how}"
+        )
     if _too_heavy(d) and _main_reason(d) in (Reason.LOCATION, Reason.SCALES):
         return (
             f"Not converged: {far}, which is little for one parameter, but together they make "

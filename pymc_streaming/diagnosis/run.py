@@ -105,7 +105,9 @@ def diagnose(
         rough = sample.first(min(_ROUGH_ROWS, sample.n_rows))
         colours = colours_of(terms, fitted, fitted.location, fitted.sd, rough, random)
         groups = groups_of(binding, terms, fitted, colours, sample)
-        n_modes = _modes(terms, fitted, rough, colours, random)
+        n_modes = 1  # a start that was given says which is meant
+        if not isinstance(subject.init, Mapping):
+            n_modes = _modes(terms, fitted, rough, colours, random)
         noise = random.standard_normal((draws, fitted.size))
         points = np.stack([fitted.draw(each) for each in noise])
         reading = Reading(loader, terms, points, groups, progress)

@@ -26,10 +26,15 @@ from pymc_streaming.vi.optimizers import (
 from pymc_streaming.vi.step import Step
 from pymc_streaming.vi.stretches import Stretches
 
-__all__ = ["StochasticFit"]
+__all__ = ["ORDER_FIRST", "StochasticFit"]
 
 logger = logging.getLogger("pymc_streaming")
 
+#: What comes before all other advice.
+ORDER_FIRST = (
+    "The order of the rows, which this fit was warned about, does that: shuffle the table on disk "
+    "first."
+)
 # Most steps of one call: between two looks at whether they were finite.
 LONGEST_CHUNK = 64
 # Memory of the noise that is drawn at once.
@@ -152,12 +157,7 @@ class StochasticFit:
         reach = self._rates(self._average_from(n), n, n).sum()
         moving = still_moving(self.subject.guide, *self.step.averages(), reach)
         if moving:
-            order = (
-                "The order of the rows, which this fit was warned about, does that: shuffle the "
-                "table on disk first. If it goes on: "
-                if in_order
-                else ""
-            )
+            order = f"{ORDER_FIRST} If it goes on: " if in_order else ""
             warnings.warn(
                 f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
                 "steadily one way or by many posterior standard deviations, so the result is not "

@@ -260,6 +260,9 @@ def test_one_of_two_modes(how) -> None:
     assert d.n_modes == 2
     assert FindingKind.SEVERAL_MODES in {finding.kind for finding in d.findings}
     assert "2 modes about as high" in str(d)
+    chosen = Trainer("advi", loader, model=model, init={"a": 0.9}, progressbar=False)
+    chosen.fit(*how)
+    assert chosen.diagnose().n_modes == 1
 
 
 def test_held_out_rows() -> None:

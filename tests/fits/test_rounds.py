@@ -158,3 +158,17 @@ def test_laplace_has_no_steps() -> None:
     trainer = Trainer("laplace", loader, model=known.build(loader), strategy="streaming")
     with pytest.raises(errors.ArgumentError, match="exact passes"):
         trainer.fit()
+
+
+@pytest.mark.filterwarnings("ignore::pymc_streaming.errors.OrderedDataWarning")
+def test_rows_in_an_order_are_named_first() -> None:
+    y = np.sort(np.random.default_rng(0).normal(3.0, 1.0, size=20_000))
+    loader = DataLoader(y, 100)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 10.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+    options = {"strategy": "streaming", "compile_kwargs": FAST, "progressbar": False}
+    trainer = Trainer("advi", loader, model=model, random_seed=0, **options)
+    with pytest.warns(errors.NotConvergedWarning, match="^The order of the rows"):
+        trainer.fit(max_passes=5)

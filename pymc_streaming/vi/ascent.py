@@ -42,6 +42,8 @@ _FOLLOWING, _FINER = 0.03, 0.1
 _HALVINGS = 16
 # The part of a move to where the ELBO is highest, below which moves do not become longer.
 _OVERSHOT = 2.0 / 3.0
+# A move as short as this, in standard deviations, says nothing of how far the next may go.
+_SHORT = 1.0
 # The part of the change of scales before, from which on a change of a covariance is noise.
 _LASTING = 0.7
 # Moves of a mean, in tolerances, that leave scales where they are.
@@ -216,6 +218,7 @@ def ascend[Q: Normal, D: Found](
     renewed: bool = False,
     radius: float = np.inf,
     step_tolerance: float = 0.02,
+    rough_tolerance: float = 0.02,
     scale_tolerance: float = 0.005,
     max_passes: int = 20,
     seen: Callable[[Moved], None] | None = None,
@@ -239,6 +242,8 @@ def ascend[Q: Normal, D: Found](
     step_tolerance : float, default 0.02
         The ascent ends when every mean is closer to its end than this, in standard deviations, as
         far as the last moves tell.
+    rough_tolerance : float, default 0.02
+        The same, for looking at more points.
     scale_tolerance : float, default 0.005
         The same for log scales.
     max_passes : int, default 20
@@ -281,7 +286,7 @@ def ascend[Q: Normal, D: Found](
         if not found.are_finite:
             raise NotFinite(q.location)
         bend = curvature(q, found)
-        finer, doubts, pace = False, 0.0, 1.0
+        finer, doubts, pace, earlier = False, 0.0, 1.0, None
         while True:
             best = family.best(q, found, bend, radius)
             moved = Moved(passes, *family.moved(q, best), kept)
@@ -294,7 +299,8 @@ def ascend[Q: Normal, D: Found](
             doubt = family.doubt(table.n_rows)
             more = doubts if doubt is not None else _FINER if finer else 0.0
             tolerance = max(scale_tolerance, more, doubt or 0.0)
-            arrived = free and _arrives(moved, before, step_tolerance, tolerance)
+            near = rough_tolerance if others else step_tolerance
+            arrived = free and _arrives(moved, before, earlier, near, tolerance)
             others = [
                 each
                 for each in others
@@ -324,7 +330,7 @@ def ascend[Q: Normal, D: Found](
                     sharpened()
             doubts = doubt or 0.0
             if finer:
-                (family, *others), q, before = others, best, moved
+                (family, *others), q, before, earlier = others, best, moved, None
                 found, found_by = look(q), family
                 if found.are_finite:
                     continue
@@ -340,19 +346,21 @@ def ascend[Q: Normal, D: Found](
             highest, highest_scales = map(_highest, before_it, after_it)
             if kept:
                 move, change = new.location - q.location, found.gradient - there.gradient
-                q, found, found_by, before = new, there, seen_by, moved
+                q, found, found_by, before, earlier = new, there, seen_by, moved, before
                 if highest > 1.0:
                     radius *= 3.0
                 elif highest < _OVERSHOT:
-                    radius = min(radius, moved.step)
+                    radius = min(radius, max(moved.step, _SHORT))
                 if moved.log_scale > tolerance:
                     pace = min(1.0, pace * np.clip(highest_scales, 0.5, 2.0))
                 if renewed:
                     bend = curvature(q, found)
                 # Along a ridge what is expected differs from what is where the mean is.
-                bend.correct(move, change)
+                # Where scales changed more, the gradient did so because of them.
+                if moved.step > moved.log_scale:
+                    bend.correct(move, change)
             else:
-                before = None
+                before = earlier = None
                 radius = min(highest, 0.5) * min(radius, moved.step)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
@@ -394,20 +402,34 @@ def _highest(before: float, after: float) -> float:
 
 
 def _arrives(
-    moved: Moved, before: Moved | None, step_tolerance: float, scale_tolerance: float
+    moved: Moved,
+    before: Moved | None,
+    earlier: Moved | None,
+    step_tolerance: float,
+    scale_tolerance: float,
 ) -> bool:
     """Whether what is left after a move is small.
 
     A move is as long as the way that was left before it; what is left after it is less in the
-    proportion in which this move was shorter than the one before. Small changes of scales come of
-    the moves of the means, which they follow a pass later, and shrink as those do.
+    proportion in which this move was shorter than the one before, or that one than the one before
+    it, whichever is nearer to one. Small changes of scales come of the moves of the means, which
+    they follow a pass later, and shrink as those do.
     """
     step_rate = scale_rate = 1.0
     if before is not None:
-        step_rate = min(1.0, moved.step / max(before.step, 1e-12))
-        scale_rate = min(1.0, moved.log_scale / max(before.log_scale, 1e-12))
+        step_rate, scale_rate = _rates(moved, before)
+        if earlier is not None:
+            step_rate, scale_rate = np.maximum((step_rate, scale_rate), _rates(before, earlier))
         if moved.log_scale < _FOLLOWING:
             scale_rate = min(scale_rate, step_rate)
     return (
         moved.step * step_rate < step_tolerance and moved.log_scale * scale_rate < scale_tolerance
+    )
+
+
+def _rates(moved: Moved, before: Moved) -> tuple[float, float]:
+    """How much shorter a move was than the one before: of the means, and of the scales."""
+    return (
+        min(1.0, moved.step / max(before.step, 1e-12)),
+        min(1.0, moved.log_scale / max(before.log_scale, 1e-12)),
     )

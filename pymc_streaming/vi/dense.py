@@ -28,6 +28,7 @@ from pymc_streaming.vi.passes import (
     SCALE_NOISE,
     NotFinite,
     Table,
+    as_many_pairs,
     noise_of,
     slopes_over,
 )
@@ -194,8 +195,7 @@ class Dense:
         wanted = 4.0 * d / (n_rows * noise**2)
         if noise <= SCALE_NOISE:
             wanted = max(wanted, d**3 / (n_rows * (_VARIATION * noise / SCALE_NOISE) ** 2))
-        wanted = min(max(math.ceil(wanted), self.signs.together), len(self.signs.patterns))
-        return 2 * min(1 << (wanted - 1).bit_length(), len(self.signs.patterns))
+        return 2 * as_many_pairs(self.signs, n_rows, wanted)
 
     def doubt(self, n_rows: int) -> float | None:  # noqa: ARG002
         """Not known: a covariance is another one when it is first seen."""

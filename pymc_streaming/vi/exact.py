@@ -30,6 +30,10 @@ __all__ = ["fit_exactly"]
 
 # Rows of a table so small that each may be looked at many times.
 _SMALL = 2**17
+# And one of which looking at each often takes no time at all.
+_FEW = 2**14
+# Distance, in standard deviations, from which on a covariance is looked at closely.
+_ROUGH = 0.2
 # Change of a curvature, in standard deviations, by looking from farther around, that a smooth
 # density does not have.
 _KINKED = 0.1
@@ -123,8 +127,9 @@ def _independent(
 
     q = start.of_table(table.sample, table.n_rows)
     finer = family.finer(random, table.n_rows <= _SMALL)
-    # What was fitted before is looked at closely at once.
-    families = [finer] if start.of_all_rows else [family, finer]
+    # What was fitted before, or has few rows, is looked at closely at once.
+    closely = start.of_all_rows or table.n_rows <= _FEW
+    families = [finer] if closely else [family, finer]
     return ascend(families, table, q, curvature, **options)
 
 
@@ -157,9 +162,12 @@ def _dense(
             of_rows = finer.look(rows, anchor).curvature
         return DenseCurvature(ratio * of_rows)
 
+    closely = start.of_all_rows or table.n_rows <= _FEW
     # The scale that changes most is that of the worst of all directions, not of the parameters.
-    families = [finer] if start.of_all_rows else [family, finer]
-    ascent = ascend(families, table, q, curvature, scale_tolerance=0.01, **options)
+    families = [finer] if closely else [family, finer]
+    # And with a covariance of the table the way to the end is shorter than with one of the sample.
+    options = {**options, "rough_tolerance": _ROUGH, "scale_tolerance": 0.01}
+    ascent = ascend(families, table, q, curvature, **options)
     if family.spread == SPREAD or ascent.status is Status.INTERRUPTED:
         return ascent
     kinked = _has_kinks(finer, table.sample, anchor, of_sample)

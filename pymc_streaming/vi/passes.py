@@ -26,6 +26,7 @@ __all__ = [
     "NotFinite",
     "Sample",
     "Table",
+    "as_many_pairs",
     "gradients_at",
     "noise_of",
     "pairs_of_a_chunk",
@@ -35,6 +36,9 @@ __all__ = [
 
 #: Relative error of curvatures that is good enough on the way; and for scales, in the end.
 PASS_NOISE, SCALE_NOISE = 0.1, 0.012
+
+# Of a chunk, at least, where each pattern has one of its own.
+_CHUNK_ROWS = 128
 
 _Rows = dict[str, np.ndarray]
 
@@ -160,8 +164,18 @@ def pairs_of_a_chunk(signs: Signs, n_rows: int, noise: float) -> int:
     >>> pairs_of_a_chunk(signs, 1_000_000, 0.1), pairs_of_a_chunk(signs, 1_000_000, 0.01)
     (1, 4)
     """
-    wanted = max(signs.together, math.ceil(4.0 * len(signs.colours) / (n_rows * noise**2)))
-    return min(1 << (wanted - 1).bit_length(), len(signs.patterns))
+    return as_many_pairs(signs, n_rows, 4.0 * len(signs.colours) / (n_rows * noise**2))
+
+
+def as_many_pairs(signs: Signs, n_rows: int, wanted: float) -> int:
+    """As many pairs of points for a chunk, or some more: see `pairs_of_a_chunk`.
+
+    A power of two, and so many that a chunk has some rows: the last has fewer, and what that leaves
+    out does not cancel.
+    """
+    least = max(signs.together, _CHUNK_ROWS * len(signs.patterns) / n_rows)
+    pairs = math.ceil(min(max(wanted, least), len(signs.patterns)))
+    return min(1 << (pairs - 1).bit_length(), len(signs.patterns))
 
 
 def pass_over(

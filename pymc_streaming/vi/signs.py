@@ -27,9 +27,13 @@ __all__ = ["MOST_COLUMNS", "Signs", "sign_patterns", "with_lengths"]
 MOST_COLUMNS = 2048
 # One long and three short ones: the mean of their squares is 1, of their fourth powers 3.
 _LENGTHS = np.sqrt([1.0 + np.sqrt(6.0), *[1.0 - np.sqrt(2.0 / 3.0)] * 3])
-# How often all patterns are taken at lengths, for every parameter; of more of them, only for those
-# that share a colour.
-_SETS, _MOST_EVERY = 8, 128
+# Parameters that are all taken at lengths: of more, those that share a colour.
+_MOST_EVERY = 128
+# How often; and for up to half as many as the first, where no two are long together more often than
+# others, which takes a power of four.
+_SETS, _FEWER_SETS = 64, 8
+# Products in the field of four elements, whose sums are exclusive ors.
+_PRODUCTS = np.array([[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]])
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,28 @@ def with_lengths(signs: Signs, random: np.random.Generator, every: bool = False)
     shared = np.flatnonzero(every | (np.bincount(signs.colours)[signs.colours] > 1))
     if not len(shared):
         return signs
-    # The same turns for all patterns, or columns would not be orthogonal. So whether two parameters
-    # are long together is by chance, which averages out over sets of them.
+    # The same turns for all patterns, or columns would not be orthogonal. So it takes several sets
+    # of them that two parameters are long together as often as they should.
     sets = []
-    for _ in range(_SETS if every else 1):
+    for turns in (
+        _turns(len(shared), random) if every else random.integers(4, size=(1, len(shared)))
+    ):
         lengths = np.ones((len(_LENGTHS), len(signs.colours)))
-        turns = random.integers(len(_LENGTHS), size=len(shared))
-        turns = (turns + np.arange(len(_LENGTHS))[:, None]) % len(_LENGTHS)
-        lengths[:, shared] = _LENGTHS[turns]
+        lengths[:, shared] = _LENGTHS[turns ^ np.arange(len(_LENGTHS))[:, None]]
         sets.append((signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours)))
     patterns = np.concatenate(sets)
     return Signs(patterns, signs.colours, len(_LENGTHS))
+
+
+def _turns(size: int, random: np.random.Generator) -> np.ndarray:
+    """Which length each parameter has first, shape (sets, size).
+
+    Over the sets, the differences of any two columns are every element of the field equally often:
+    then both are long together in a sixteenth of all points. Of many parameters by chance.
+    """
+    if size > _SETS // 2:
+        return random.integers(4, size=(_FEWER_SETS, size))
+    columns = random.permutation(_SETS)[:size]
+    digits = [(np.arange(_SETS)[:, None] >> k & 3, columns >> k & 3) for k in (0, 2, 4)]
+    turns: np.ndarray = np.bitwise_xor.reduce([_PRODUCTS[s, c] for s, c in digits])
+    return turns[random.permutation(_SETS)] ^ random.integers(4, size=size)

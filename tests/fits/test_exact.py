@@ -554,3 +554,29 @@ def test_steps_take_two_rows_at_least() -> None:
     assert trainer.result.converged
     with pytest.raises(errors.ArgumentError, match="two rows or more"):
         trainer.fit(10)
+
+
+@pytest.mark.parametrize("method", ["advi", "fullrank_advi"])
+def test_few_rows_of_groups_are_fitted_alike_whatever_the_seed(method) -> None:
+    """Effects of unknown spread, where what is averaged over points is far from a cubic."""
+    random = np.random.default_rng(1)
+    group = random.integers(5, size=100)
+    logit = random.normal(0.0, 0.8, 5)[group]
+    y = (random.random(100) < 1.0 / (1.0 + np.exp(-logit))).astype(float)
+    loader = DataLoader({"group": group, "y": y}, 50)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        codes, y_ = pm.Data("group", zeros["group"]), pm.Data("y", zeros["y"])
+        mean, spread = pm.Normal("mean", 0.0, 2.0), pm.HalfNormal("spread", 1.0)
+        effect = pm.Normal("effect", mean, spread, shape=5)
+        pm.Bernoulli("clicks", logit_p=effect[codes], observed=y_, total_size=len(loader))
+    fits = []
+    for seed in range(4):
+        trainer = Trainer(method, loader, model=model, random_seed=seed, progressbar=False)
+        found = trainer.fit()
+        assert trainer.result.converged
+        fits.append((found.mean.eval(), np.sqrt(np.diag(found.cov.eval()))))
+    (mean, sd), *others = fits
+    for other_mean, other_sd in others:
+        assert np.abs((other_mean - mean) / sd).max() < 0.05
+        np.testing.assert_allclose(other_sd, sd, rtol=0.03)

@@ -23,16 +23,16 @@ from tests.models import KNOWN, correlated_linear
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
 
 
-def parts_of(model: pm.Model, data: dict[str, np.ndarray]):
+def parts_of(model: pm.Model, data: dict[str, np.ndarray], compile_kwargs=FAST):
     n_rows = len(next(iter(data.values())))
     batch = {name: array[:500] for name, array in data.items()}
     binding, guide = Binding(model, None, batch), FullRankGuide(model, 0)
-    terms = Terms(binding, model.observed_RVs, guide, batch, n_rows, FAST)
+    terms = Terms(binding, model.observed_RVs, guide, batch, n_rows, compile_kwargs)
     return binding, terms, guide
 
 
-def fit(model: pm.Model, data: dict[str, np.ndarray], spread: float, n_sample=5_000, **options):
-    binding, terms, guide = parts_of(model, data)
+def fit(model, data, spread: float, n_sample=5_000, compile_kwargs=FAST, **options):
+    binding, terms, guide = parts_of(model, data, compile_kwargs)
     n_rows = len(next(iter(data.values())))
     picked = np.random.default_rng(5).permutation(n_rows)[:n_sample]
     sample = Sample({name: array[picked] for name, array in data.items()})
@@ -127,7 +127,7 @@ def test_laplace_against_scipy() -> None:
 def test_full_rank_is_where_its_elbo_is_highest() -> None:
     """At the optimum the expected gradient is zero, and the covariance the inverse curvature."""
     model, data = groups()
-    ascent, _ = fit(model, data, SPREAD, n_sample=2_000)
+    ascent, _ = fit(model, data, SPREAD, n_sample=2_000, compile_kwargs={})
     assert ascent.status is Status.CONVERGED
     _, slope = log_density(model, data)
     random, q = np.random.default_rng(0), ascent.q

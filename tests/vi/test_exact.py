@@ -21,10 +21,10 @@ from tests.models import KNOWN
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
 
 
-def parts_of(model: pm.Model, data: dict[str, np.ndarray], n_rows: int):
+def parts_of(model: pm.Model, data: dict[str, np.ndarray], n_rows: int, compile_kwargs=FAST):
     batch = {name: array[:500] for name, array in data.items()}
     binding, guide = Binding(model, None, batch), MeanFieldGuide(model, 0)
-    terms = Terms(binding, model.observed_RVs, guide, batch, n_rows, FAST)
+    terms = Terms(binding, model.observed_RVs, guide, batch, n_rows, compile_kwargs)
     return binding, terms, guide
 
 
@@ -96,7 +96,7 @@ def test_a_seed_gives_the_same_numbers_whatever_the_blocks() -> None:
 
     results = []
     for table in (Sample, InBlocks):
-        binding, terms, guide = parts_of(model, data, 5_000)
+        binding, terms, guide = parts_of(model, data, 5_000, {})
         sample = Sample({name: array[:1_000] for name, array in data.items()})
         random = np.random.default_rng(0)
         start = start_from(terms, guide, sample, [guide.location], random)

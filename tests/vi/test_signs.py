@@ -46,3 +46,7 @@ def test_lengths_keep_columns_orthogonal_and_have_the_moments_of_a_normal(size, 
     # What is looked at together has all four lengths.
     together = patterns.reshape(-1, signs.together, size)
     np.testing.assert_allclose((together**2).mean(axis=1), 1.0)
+    # Two parameters are long together as often as if that were independent.
+    squares = patterns**2
+    expected = np.where(np.eye(size) == 1.0, 3.0, 1.0)
+    np.testing.assert_allclose(squares.T @ squares / n, expected)

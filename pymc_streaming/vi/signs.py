@@ -11,7 +11,9 @@ the effects of groups, add nothing to each other, and share a column: a *colour*
 Of such effects some are known by few rows, or by none, and are as wide as their prior, which is too
 wide for cubic polynomials. `with_lengths` looks at each pattern at four lengths, short and long,
 whose squares and fourth powers average to those of a Gaussian. In a small table any parameter may
-be like that, and looking at it so often takes no time.
+be like that, and looking at it so often takes no time. There a parameter may multiply another, as the
+spread of effects does that are not centred, so any two have to be long together as often as if that
+were independent.
 """
 
 from __future__ import annotations
@@ -138,6 +140,11 @@ def _turns(size: int, random: np.random.Generator) -> np.ndarray:
 
     Over the sets, the differences of any two columns are every element of the field equally often:
     then both are long together in a sixteenth of all points. Of many parameters by chance.
+
+    References
+    ----------
+    Bose, R. C. and Bush, K. A. (1952). Orthogonal arrays of strength two and three. *Annals of
+    Mathematical Statistics* 23(4), 508-524.
     """
     if size > _SETS // 2:
         return random.integers(4, size=(_FEWER_SETS, size))

@@ -11,9 +11,9 @@ the effects of groups, add nothing to each other, and share a column: a *colour*
 Of such effects some are known by few rows, or by none, and are as wide as their prior, which is too
 wide for cubic polynomials. `with_lengths` looks at each pattern at four lengths, short and long,
 whose squares and fourth powers average to those of a Gaussian. In a small table any parameter may
-be like that, and looking at it so often takes no time. There a parameter may multiply another, as the
-spread of effects does that are not centred, so any two have to be long together as often as if that
-were independent.
+be like that, and looking at it so often takes no time. There a parameter may multiply another, as
+the spread of effects does that are not centred, so any two have to be long together as often as if
+that were independent.
 """
 
 from __future__ import annotations

@@ -398,7 +398,7 @@ def test_codes_of_other_levels_are_refused() -> None:
         trainer.diagnose(other)
 
 
-@pytest.mark.parametrize("seed", [0, 4])
+@pytest.mark.parametrize("seed", [8, 10])
 def test_noise_that_two_equal_columns_have_in_common(seed) -> None:
     random = np.random.default_rng(seed)
     n_rows = 200_000

@@ -40,11 +40,7 @@ def prior_curvature_matrix(
     """
     signs = sign_patterns(np.arange(len(location)), random)
     _, gradients = terms.prior(signs.around(location, scale))
-    n = len(signs.patterns)
-    slopes = 0.5 * (gradients[n:] - gradients[:n])
-    found = slopes.T @ signs.patterns / (n * scale)
-    symmetric: np.ndarray = 0.5 * (found + found.T)
-    return symmetric
+    return signs.curvature(scale, gradients)
 
 
 def with_diagonal(matrix: np.ndarray, diagonal: np.ndarray) -> np.ndarray:

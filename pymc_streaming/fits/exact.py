@@ -193,7 +193,7 @@ class ExactFit:
         guide = self.subject.guide
         batch_size, point = loader.batch_size, guide.location[None]
         bad: Block = {}
-        first, where = 0, "The log-density, around where the fit begins,"
+        first, where = 0, "The log-density, around where the fit begins"
         for block in loader.blocks(batch_size):
             for start in range(0, count_rows(block), batch_size):
                 rows = rows_of(block, start, start + batch_size)
@@ -201,7 +201,7 @@ class ExactFit:
                 if not np.isfinite(gradients_at(self.terms, Sample(rows), point)).all():
                     last = first + count_rows(rows) - 1
                     bad = rows
-                    where = f"The log-density of rows {first:,} to {last:,}, where the fit begins,"
+                    where = f"The log-density of rows {first:,} to {last:,}, where the fit begins"
                     break
                 first += count_rows(rows)
             else:

@@ -226,7 +226,7 @@ class StochasticFit:
     def _explanation(self, batch: Mapping[str, np.ndarray], noise: np.ndarray) -> FitError:
         """The error for the next step, which could not be taken."""
         rows = self._loader.locate(self.position, self._loader.batch_size)
-        where = f"Step {self.step.completed + 1:,}, on {rows},"
+        where = f"Step {self.step.completed + 1:,}, on {rows}"
         advice = (
             "When the parameters ran away, a lower learning rate helps "
             "(optimizer=AnnealedAdam(learning_rate=0.01)), or a start nearby (initval=)."

@@ -127,9 +127,7 @@ def _independent(
 
     q = start.of_table(table.sample, table.n_rows)
     finer = family.finer(random, table.n_rows <= _SMALL)
-    # What was fitted before, or has few rows, is looked at closely at once.
-    closely = start.of_all_rows or table.n_rows <= _FEW
-    families = [finer] if closely else [family, finer]
+    families = [finer] if _closely(start, table) else [family, finer]
     return ascend(families, table, q, curvature, **options)
 
 
@@ -162,9 +160,8 @@ def _dense(
             of_rows = finer.look(rows, anchor).curvature
         return DenseCurvature(ratio * of_rows)
 
-    closely = start.of_all_rows or table.n_rows <= _FEW
     # The scale that changes most is that of the worst of all directions, not of the parameters.
-    families = [finer] if closely else [family, finer]
+    families = [finer] if _closely(start, table) else [family, finer]
     # And with a covariance of the table the way to the end is shorter than with one of the sample.
     options = {**options, "rough_tolerance": _ROUGH, "scale_tolerance": 0.01}
     ascent = ascend(families, table, q, curvature, **options)
@@ -172,6 +169,11 @@ def _dense(
         return ascent
     kinked = _has_kinks(finer, table.sample, anchor, of_sample)
     return replace(ascent, status=Status.KINKED) if kinked else ascent
+
+
+def _closely(start: Start, table: Table) -> bool:
+    """Whether to look at more points at once: for what was fitted before, or has few rows."""
+    return start.of_all_rows or table.n_rows <= _FEW
 
 
 def _has_kinks(family: Dense, sample: Sample, q: DenseGaussian, curvature: np.ndarray) -> bool:
@@ -195,4 +197,4 @@ def _of_sample(family: Dense, sample: Sample, q: Gaussian) -> DenseGaussian:
 
     first = DenseGaussian(q.location, np.diag(q.scale))
     start = family.start(q.location, q.scale, family.finer().look(sample, first).curvature)
-    return fit_roughly(family, sample, start, own, first_radius(1, 1)).q
+    return fit_roughly(family, sample, start, own, first_radius(sample.n_rows, sample.n_rows)).q

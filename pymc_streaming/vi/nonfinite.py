@@ -51,13 +51,13 @@ def explain(
     with binding.in_placeholders(batch), np.errstate(all="ignore"):
         if found := _out_of_range(binding, guide):
             return IndexRangeError(
-                f"{where.removesuffix(',')}: {found}. Give the codes through categories= with all "
+                f"{where}: {found}. Give the codes through categories= with all "
                 f"levels, or give the parameter more elements; filter out rows without a group. "
                 f"{kept}"
             )
         found = _not_finite(binding, guide, noise)
     return NonFiniteError(
-        f"{where} is not finite: {found}. {kept} Look for values outside the support of the "
+        f"{where}, is not finite: {found}. {kept} Look for values outside the support of the "
         f"likelihood or far out of scale. {advice}"
     )
 

@@ -66,6 +66,16 @@ class Signs:
         deviations = self.patterns * scale
         return np.concatenate([location + deviations, location - deviations])
 
+    def curvature(self, scale: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        """Minus the expected second derivatives, shape (d, d), by gradients at all points `around`.
+
+        For a colour for each parameter: orthogonal columns tell those of all others apart.
+        """
+        n = len(self.patterns)
+        found = (gradients[n:] - gradients[:n]).T @ self.patterns / (n * scale)
+        symmetric: np.ndarray = 0.25 * (found + found.T)
+        return symmetric
+
 
 def sign_patterns(colours: np.ndarray, random: np.random.Generator) -> Signs:
     """Patterns in which parameters of different colours are orthogonal.
@@ -124,10 +134,9 @@ def with_lengths(signs: Signs, random: np.random.Generator, every: bool = False)
         return signs
     # The same turns for all patterns, or columns would not be orthogonal. So it takes several sets
     # of them that two parameters are long together as often as they should.
+    size = len(shared)
     sets = []
-    for turns in (
-        _turns(len(shared), random) if every else random.integers(4, size=(1, len(shared)))
-    ):
+    for turns in _turns(size, random) if every else random.integers(4, size=(1, size)):
         lengths = np.ones((len(_LENGTHS), len(signs.colours)))
         lengths[:, shared] = _LENGTHS[turns ^ np.arange(len(_LENGTHS))[:, None]]
         sets.append((signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours)))

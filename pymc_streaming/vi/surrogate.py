@@ -113,10 +113,7 @@ class Curvature:
         signs = sign_patterns(np.arange(len(scale)), np.random.default_rng(0))
         points = signs.around(location, scale)
         slopes = gradients_at(self._terms, self._sample, points, self._chunk_rows)
-        n = len(signs.patterns)
-        found = (slopes[n:] - slopes[:n]).T @ signs.patterns / scale
-        matrix: np.ndarray = 0.25 / n * self._ratio * (found + found.T)
-        return matrix
+        return self._ratio * signs.curvature(scale, slopes)
 
     def _of_sample(self, direction: np.ndarray) -> np.ndarray:
         if len(direction) <= _MOST_COLUMNS:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pymc_streaming.diagnosis import Diagnosis, Finding, FindingKind, GroupCounts
+    from pymc_streaming.diagnosis import Diagnosis, Finding, FindingKind, GroupCounts, Missing
     from pymc_streaming.fits.result import FitResult
     from pymc_streaming.loader import DataLoader, shuffle_buffer
     from pymc_streaming.ordering import ColumnOrder, OrderReport, RelationOrder, order_report
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         table_source,
     )
     from pymc_streaming.trainer import Trainer
-    from pymc_streaming.vi.ascent import Status
     from pymc_streaming.vi.optimizers import AnnealedAdam
+    from pymc_streaming.vi.status import Status
 
 __version__ = "0.1.0"
 
@@ -42,6 +42,7 @@ __all__ = [
     "History",
     "IterableDataset",
     "Manifest",
+    "Missing",
     "OrderReport",
     "Plan",
     "RelationOrder",
@@ -60,7 +61,7 @@ __all__ = [
 # A module is imported when a name of it is used: PyMC takes a second and 60 MB, which shuffling or
 # looking at a table does without, and the command can be interrupted from its first moment on.
 _HOMES = {
-    "diagnosis": ("Diagnosis", "Finding", "FindingKind", "GroupCounts"),
+    "diagnosis": ("Diagnosis", "Finding", "FindingKind", "GroupCounts", "Missing"),
     "fits.result": ("FitResult",),
     "loader": ("DataLoader", "shuffle_buffer"),
     "ordering": ("ColumnOrder", "OrderReport", "RelationOrder", "order_report"),
@@ -79,8 +80,8 @@ _HOMES = {
         "table_source",
     ),
     "trainer": ("Trainer",),
-    "vi.ascent": ("Status",),
     "vi.optimizers": ("AnnealedAdam",),
+    "vi.status": ("Status",),
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 

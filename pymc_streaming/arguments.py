@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from pymc_streaming.errors import ArgumentError
 
-__all__ = ["in_words", "parse_bytes", "seed_or_drawn", "whole_number"]
+__all__ = [
+    "in_words",
+    "one_of",
+    "parse_bytes",
+    "random_generator",
+    "seed_or_drawn",
+    "whole_number",
+]
 
 
 def seed_or_drawn(seed: int | None) -> int:
@@ -16,6 +24,24 @@ def seed_or_drawn(seed: int | None) -> int:
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
     return whole_number("seed", seed, least=0)
+
+
+def random_generator(seed: object) -> np.random.Generator:
+    """A generator for `random_seed`, or the one that it is."""
+    try:
+        return np.random.default_rng(seed)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"random_seed must be a whole number, a numpy.random.Generator or None, found {seed!r}."
+        ) from error
+
+
+def one_of(name: str, value: object, options: Sequence[str]) -> str:
+    """`value`, refused if it is none of the `options`."""
+    if not isinstance(value, str) or value not in options:
+        *others, last = map(repr, options)
+        raise ArgumentError(f"{name} must be {', '.join(others)} or {last}, found {value!r}.")
+    return value
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:

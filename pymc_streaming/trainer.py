@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-from pymc.pytensorf import resolve_backend_compile_kwargs
 from pymc.variational.opvi import Approximation
 
-from pymc_streaming.arguments import in_words, whole_number
+from pymc_streaming.arguments import in_words, one_of, random_generator, whole_number
 from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
@@ -33,25 +32,25 @@ from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.planning import (
+    STRATEGIES,
     Fit,
     Plan,
     check_fraction,
     check_limit,
-    check_strategy,
     choose,
     memory_limit,
     ways,
 )
 from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
 from pymc_streaming.sources import KeptSource
-from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import placeholder_names
-from pymc_streaming.vi.compiling import backend_of
+from pymc_streaming.vi.compiling import arguments_of, backend_of
 from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.guides import GUIDES, n_parameters
 from pymc_streaming.vi.initial import check_init
-from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer
+from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, check_optimizer
 from pymc_streaming.vi.start import sample_size
+from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.usage import unread_columns
 
 __all__ = ["Trainer"]
@@ -165,40 +164,11 @@ class Trainer:
         memory_limit: int | str | None = None,
         progressbar: bool = True,
     ) -> None:
-        if method not in GUIDES:
-            raise ArgumentError(f"method must be one of {sorted(GUIDES)}, found {method!r}.")
-        if on_ordered not in ("error", "warn", "ignore"):
-            raise ArgumentError(
-                f"on_ordered must be 'error', 'warn' or 'ignore', found {on_ordered!r}."
-            )
         if not isinstance(dataloader, DataLoader):
             raise ArgumentError(
                 f"dataloader must be a DataLoader, found {type(dataloader).__name__}. "
                 "Wrap the data: DataLoader(source, batch_size=4096)."
             )
-        if (
-            optimizer is not None
-            and not isinstance(optimizer, AnnealedAdam)
-            and (isinstance(optimizer, type) or not callable(optimizer))
-        ):
-            raise ArgumentError(
-                f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
-                f"pm.adam(learning_rate=0.01), found {optimizer!r}."
-            )
-        try:
-            self._compile_kwargs = resolve_backend_compile_kwargs(
-                backend, dict(compile_kwargs) if compile_kwargs else None
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise ArgumentError(
-                f"backend={backend!r} with compile_kwargs={compile_kwargs!r} cannot be used: "
-                f"{error}. Backends are 'numba', 'jax' and 'c'."
-            ) from error
-        check_init(init)
-        self.method = method
-        self.init = init
-        self.dataloader = dataloader
-        self.data_name = data_name
         if model is not None and not isinstance(model, pm.Model):
             raise ArgumentError(f"model must be a pm.Model, found {model!r}.")
         try:
@@ -207,24 +177,25 @@ class Trainer:
             raise ArgumentError(
                 "There is no model: pass model=, or make the Trainer inside the `with` block."
             ) from error
-        self.strategy = check_strategy(strategy)
+        check_init(init)
+        self.method = one_of("method", method, sorted(GUIDES))
+        self.dataloader = dataloader
+        self.data_name = data_name
+        self.init = init
+        self.optimizer = AnnealedAdam() if optimizer is None else optimizer
+        check_optimizer(self.optimizer)
+        self.on_ordered = one_of("on_ordered", on_ordered, ("error", "warn", "ignore"))
+        self.strategy = one_of("strategy", strategy, STRATEGIES)
         self.memory_fraction = check_fraction(memory_fraction)
         self.memory_limit = (
             None if memory_limit is None else check_limit("memory_limit", memory_limit)
         )
-        self.optimizer = AnnealedAdam() if optimizer is None else optimizer
-        self.on_ordered = on_ordered
         self.progressbar = progressbar
         self.approximation: Approximation | None = None
-        try:
-            self._random = np.random.default_rng(random_seed)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(
-                f"random_seed must be a whole number, a numpy.random.Generator or None, found "
-                f"{random_seed!r}."
-            ) from error
-        self._guide_seed = int(self._random.integers(2**31))
         self.result: FitResult | None = None
+        self._random = random_generator(random_seed)
+        self._guide_seed = int(self._random.integers(2**31))
+        self._compile_kwargs = arguments_of(backend, compile_kwargs)
         self._stochastic: StochasticFit | None = None
         self._exact: ExactFit | None = None
         self._kept: KeptSource | None = None

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pymc_streaming.arguments import parse_bytes, seed_or_drawn, whole_number
+from pymc_streaming.arguments import (
+    one_of,
+    parse_bytes,
+    random_generator,
+    seed_or_drawn,
+    whole_number,
+)
 from pymc_streaming.errors import ArgumentError
 
 
@@ -51,3 +57,21 @@ def test_seed():
     assert seed_or_drawn(None) != seed_or_drawn(None)
     with pytest.raises(ArgumentError, match="seed must be"):
         seed_or_drawn(-1)
+
+
+@pytest.mark.parametrize("seed", ["one", 1.5, -1])
+def test_no_seeds_of_a_generator(seed):
+    with pytest.raises(ArgumentError, match=r"random_seed must be a whole number, a numpy"):
+        random_generator(seed)
+
+
+def test_a_generator_stays_the_one_that_it_is():
+    generator = np.random.default_rng(1)
+    assert random_generator(generator) is generator
+
+
+@pytest.mark.parametrize("value", ["c", "", None, 3, "A", ["a"]])
+def test_none_of_the_options(value):
+    with pytest.raises(ArgumentError, match="way must be 'a' or 'b', found"):
+        one_of("way", value, ("a", "b"))
+    assert one_of("way", "b", ("a", "b")) == "b"

@@ -9,7 +9,7 @@ import numpy as np
 
 from pymc_streaming.diagnosis.optimum import FARTHEST
 from pymc_streaming.diagnosis.reasons import Reason
-from pymc_streaming.diagnosis.records import Diagnosis, Finding, FindingKind
+from pymc_streaming.diagnosis.records import Diagnosis, Finding, FindingKind, Missing
 
 __all__ = [
     "MOST_LOG_SCALE",
@@ -70,7 +70,7 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
     if not np.isfinite(d.log_ratios).all():
         yield Finding(FindingKind.NOT_FINITE, _not_finite(d, bad))
         return
-    if d.step is None and "finite" in d.missing:
+    if d.missing is Missing.NOT_FINITE:
         yield Finding(FindingKind.NOT_FINITE, _no_derivatives())
         return
     if d.flat:
@@ -140,7 +140,7 @@ def _moving(d: Diagnosis) -> str:
         "order (see order_report): shuffle them on disk."
     )
     if d.step is None or d.log_scale is None:
-        if d.method == "advi" or "maximum" not in d.missing:
+        if d.method == "advi" or d.missing is not Missing.NO_MAXIMUM:
             return ""
         return f"Not converged: around the means the log-density has no maximum. {how}"
     far = _distance(d)
@@ -199,8 +199,8 @@ def _shrunk(d: Diagnosis) -> str:
             return (
                 f"Shrinkage: the posterior has correlations that independent normals lack: k-hat "
                 f"{d.k_hat:.2f}, of which they are {d.reasons[Reason.CORRELATIONS.value]:.0%}. "
-                "Standard deviations may be too small; how much was not looked at "
-                f"({d.missing}). {how}"
+                "Standard deviations may be too small; how much is not known, as the curvature is "
+                f"not that of a maximum. {how}"
             )
         return ""
     name, ratio = d.worst(d.shrinkage)

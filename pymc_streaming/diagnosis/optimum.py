@@ -13,6 +13,7 @@ from pymc_streaming.diagnosis.curvature import (
     prior_curvature_matrix,
     with_diagonal,
 )
+from pymc_streaming.diagnosis.records import Missing
 from pymc_streaming.vi.dense import Dense, DenseCurvature, DenseDerivatives, DenseGaussian
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.passes import Derivatives
@@ -24,8 +25,6 @@ __all__ = ["FARTHEST", "MOST_DENSE", "Distance", "distance_of", "distance_of_den
 
 #: Parameters of which the whole matrix of curvature is looked at.
 MOST_DENSE = 1_000
-LEAST = f"at least that: more than {MOST_DENSE:,} parameters"
-NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
 # Pairs of points around which the prior of more parameters is looked at.
 _PRIOR_POINTS = 8
 #: A direction without a maximum is followed no further, in standard deviations.
@@ -44,8 +43,8 @@ class Distance:
         As in `Diagnosis`.
     shrinkage : ndarray, shape (d,), or None
         As in `Diagnosis`.
-    missing : str
-        Why one is None.
+    missing : Missing or None
+        As in `Diagnosis`.
     gradient : ndarray, shape (d,)
         Of the expected log-density.
     bent : ndarray, shape (k, d)
@@ -57,7 +56,7 @@ class Distance:
     step: np.ndarray | None
     log_scale: np.ndarray | None
     shrinkage: np.ndarray | None
-    missing: str
+    missing: Missing | None
     gradient: np.ndarray
     bent: np.ndarray
     diagonal: np.ndarray | None
@@ -104,7 +103,7 @@ def distance_of(
         whole = matrix + prior_curvature_matrix(terms, q.location, q.scale, random)
         bent = deviations @ whole
         shrinkage = _shrinkage(whole)
-    missing = NO_MAXIMUM if shrinkage is None else LEAST if matrix is None else ""
+    missing = Missing.NO_MAXIMUM if shrinkage is None else Missing.BOUND if matrix is None else None
     new = optimum(terms, signs, q, derivatives, times, FARTHEST)
     log_scale = new.log_scale - q.log_scale
     with np.errstate(all="ignore"):
@@ -137,10 +136,10 @@ def distance_of_dense(
     whole, gradient = found.curvature + of_prior, found.gradient + in_location
     bent = deviations @ whole
     if not family.has_maximum(q, found):
-        return Distance(None, None, None, NO_MAXIMUM, gradient, bent, None)
+        return Distance(None, None, None, Missing.NO_MAXIMUM, gradient, bent, None)
     new = family.best(q, found, DenseCurvature(found.curvature), FARTHEST)
     step = np.clip((new.location - q.location) / new.scale, -FARTHEST, FARTHEST)
-    return Distance(step, np.log(new.scale / q.scale), None, "", gradient, bent, None)
+    return Distance(step, np.log(new.scale / q.scale), None, None, gradient, bent, None)
 
 
 def _products(

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Diagnosis", "Finding", "FindingKind", "GroupCounts"]
+__all__ = ["Diagnosis", "Finding", "FindingKind", "GroupCounts", "Missing"]
 
 
 class FindingKind(enum.Enum):
@@ -25,6 +25,14 @@ class FindingKind(enum.Enum):
     SEVERAL_MODES = "several modes"
     SHRINKAGE = "shrinkage"
     NOT_NORMAL = "not normal"
+
+
+class Missing(enum.Enum):
+    """Why a diagnosis lacks a figure, or has a bound in its place."""
+
+    NOT_FINITE = "the derivatives are not finite"
+    NO_MAXIMUM = "not computed: the curvature is not that of a maximum"
+    BOUND = "at least that: too many parameters for all directions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,8 @@ class Diagnosis:
         Standard deviation of a normal approximation with all correlations, over that of the best
         independent normals; of more than 1,000 parameters a lower bound, from the direction in
         which it is largest. None for a dense normal.
-    missing : str
-        Why there is no `step` or no `shrinkage`, or that it is a bound; empty if neither.
+    missing : Missing or None
+        Why there is no `step` or no `shrinkage`, or that it is a bound; None if neither.
     reasons : dict of str to float
         Shares of the variance of the log ratios that are due to a wrong location, to correlations
         that q does not have, to wrong scales, and to a shape that is not normal.
@@ -141,7 +149,7 @@ class Diagnosis:
     step: np.ndarray | None
     log_scale: np.ndarray | None
     shrinkage: np.ndarray | None
-    missing: str
+    missing: Missing | None
     reasons: dict[str, float]
     groups: tuple[GroupCounts, ...]
     n_modes: int = 1

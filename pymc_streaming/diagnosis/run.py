@@ -19,16 +19,17 @@ from pymc_streaming.diagnosis.optimum import (
 )
 from pymc_streaming.diagnosis.reading import Reading
 from pymc_streaming.diagnosis.reasons import shares
-from pymc_streaming.diagnosis.records import Diagnosis, GroupCounts
+from pymc_streaming.diagnosis.records import Diagnosis, GroupCounts, Missing
 from pymc_streaming.errors import ArgumentError, RowCountError
 from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
-from pymc_streaming.vi.ascent import Family, Found, Normal, look_closely, with_more_points
+from pymc_streaming.vi.ascent import look_closely, with_more_points
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseDerivatives, DenseGaussian
+from pymc_streaming.vi.family import Family, Found, Normal
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import FullRankGuide, Guide
@@ -339,7 +340,7 @@ def _as_diagnosis(
         step=None if distance is None else distance.step,
         log_scale=None if distance is None else distance.log_scale,
         shrinkage=None if distance is None else distance.shrinkage,
-        missing="the derivatives are not finite" if distance is None else distance.missing,
+        missing=Missing.NOT_FINITE if distance is None else distance.missing,
         reasons=reasons,
         groups=tuple(
             _group_counts(guide, each, counts)

@@ -39,8 +39,9 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         name, value = d.worst(d.correction)
         error = d.correction_error[d.parameters.index(name)]
         yield "largest correction of a mean", f"{value:+.2f} ± {error:.2f} sd, {name}"
+    missing = d.missing.value if d.missing else ""
     if d.step is None or d.log_scale is None:
-        yield "largest move of a mean", d.missing
+        yield "largest move of a mean", missing
     else:
         name, value = d.worst(d.step)
         yield "largest move of a mean", f"{_short(value)} sd, {name}"
@@ -48,10 +49,10 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "largest change of an sd", f"factor {math.exp(value):.3g}, {name}"
     if d.shrinkage is not None:
         name, value = d.worst(d.shrinkage)
-        bound = f" ({d.missing})" if d.missing else ""
+        bound = f" ({missing})" if missing else ""
         yield "largest sd with correlations", f"factor {value:.2f}, {name}{bound}"
     elif d.method == "advi":
-        yield "largest sd with correlations", d.missing
+        yield "largest sd with correlations", missing
     yield "modes of a sample", f"{d.n_modes}"
     if d.reasons:
         by = ", ".join(f"{reason} {share:.0%}" for reason, share in d.reasons.items())

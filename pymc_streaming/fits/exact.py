@@ -15,7 +15,7 @@ from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
 from pymc_streaming.progress import PassProgress
 from pymc_streaming.sources import Block
-from pymc_streaming.vi.ascent import Ascent, Status
+from pymc_streaming.vi.ascent import Ascent
 from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
@@ -23,6 +23,7 @@ from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
 from pymc_streaming.vi.start import Start, gaussian_of, start_at, start_from
+from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["ExactFit", "WholeTable"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pymc_streaming.vi.ascent import Moved, Status
+from pymc_streaming.vi.status import Moved, Status
 
 __all__ = ["FitResult"]
 

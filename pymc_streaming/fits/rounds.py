@@ -13,7 +13,7 @@ from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.stochastic import StochasticFit
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.progress import FitProgress
-from pymc_streaming.vi.ascent import Moved, Status
+from pymc_streaming.vi.status import Moved, Status
 
 __all__ = ["fit_in_rounds", "steps_of"]
 

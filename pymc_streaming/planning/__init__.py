@@ -2,14 +2,14 @@
 
 from pymc_streaming.planning.estimate import Fit, ways
 from pymc_streaming.planning.limits import check_fraction, check_limit, memory_limit
-from pymc_streaming.planning.strategy import Plan, check_strategy, choose
+from pymc_streaming.planning.strategy import STRATEGIES, Plan, choose
 
 __all__ = [
+    "STRATEGIES",
     "Fit",
     "Plan",
     "check_fraction",
     "check_limit",
-    "check_strategy",
     "choose",
     "memory_limit",
     "ways",

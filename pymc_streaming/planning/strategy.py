@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pymc_streaming.arguments import in_words
-from pymc_streaming.errors import ArgumentError
 from pymc_streaming.planning.limits import MemoryLimit
 
-__all__ = ["STRATEGIES", "Plan", "Way", "check_strategy", "choose"]
+__all__ = ["STRATEGIES", "Plan", "Way", "choose"]
 
 #: Values of ``Trainer(strategy=)``.
 STRATEGIES = ("auto", "in_memory", "accumulate", "streaming")
@@ -107,16 +106,6 @@ class Plan:
             f"{in_words(self.peak_bytes)}, limit {in_words(self.limit_bytes)} "
             f"({self.limit_source}), blocks of {self.block_rows:,} rows; {self.reason}"
         )
-
-
-def check_strategy(strategy: str) -> str:
-    """`strategy`; `ArgumentError` if there is none such."""
-    if strategy not in STRATEGIES:
-        raise ArgumentError(
-            f"strategy must be {', '.join(map(repr, STRATEGIES[:-1]))} or {STRATEGIES[-1]!r}, "
-            f"found {strategy!r}."
-        )
-    return strategy
 
 
 def choose(asked: str, ways: Sequence[Way], n_rows: int, limit: MemoryLimit) -> Plan:

@@ -13,27 +13,16 @@ as the ELBO still rises at their ends.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
 
 import numpy as np
 
+from pymc_streaming.vi.family import Correctable, Family, Found, Normal
 from pymc_streaming.vi.passes import NotFinite, Table
+from pymc_streaming.vi.status import Moved, Status
 
-__all__ = [
-    "Ascent",
-    "Correctable",
-    "Family",
-    "Found",
-    "Moved",
-    "Normal",
-    "Status",
-    "ascend",
-    "look_closely",
-    "with_more_points",
-]
+__all__ = ["Ascent", "ascend", "look_closely", "with_more_points"]
 
 
 # Changes of log scales up to here come of the means; and up to here, of fewer points before.
@@ -48,143 +37,6 @@ _SHORT = 1.0
 _LASTING = 0.7
 # Moves of a mean, in tolerances, that leave scales where they are.
 _RESTING = 5.0
-
-
-class Status(enum.Enum):
-    """How a fit ended; the text names the cause, and what to change."""
-
-    CONVERGED = "Converged: another pass would not change the result noticeably."
-    PASSES_USED_UP = (
-        "Not converged: the passes were used up before the parameters came to rest. Give more "
-        "(max_passes=); of steps, bring the parameters near 0 and of the order of 1 first "
-        "(standardise the data)."
-    )
-    STALLED = (
-        "Not converged: no step improves the fit any more, though the gradient is not zero. The "
-        "posterior may have several modes or no end in some direction, or the fit began too far "
-        "away; try a tighter prior, standardised data, another start (init=), or fit(n) with "
-        "stochastic steps."
-    )
-    KINKED = (
-        "Not converged: the log-density has kinks near its mode, as with absolute values or limits "
-        "in the likelihood, so its curvature says nothing of the posterior. Take method='advi' or "
-        "'fullrank_advi', which average over them."
-    )
-    FLAT = (
-        "Not converged: where the fit ended, the log-likelihood of all rows is exactly flat in a "
-        "parameter, as where probabilities are clipped, though elsewhere it is not. So it stayed "
-        "where the prior has it; diagnose() names it. Begin nearer to the data (init={...}), or "
-        "write the likelihood without the limits (logit_p=)."
-    )
-    UNCONFIRMED = (
-        "Not converged: steps came to rest, but an exact pass says that the optimum is elsewhere: "
-        "in a direction in which they hardly move, or which their noise biases. Make exact passes: "
-        "fit() with strategy='auto'."
-    )
-    INTERRUPTED = (
-        "Interrupted: the result is what was fitted until then, of exact passes that of the last "
-        "complete one. Call fit() again to go on."
-    )
-
-    @property
-    def converged(self) -> bool:
-        """Whether the result can be used."""
-        return self is Status.CONVERGED
-
-
-@dataclass(frozen=True)
-class Moved:
-    """One pass on record.
-
-    Parameters
-    ----------
-    passes : int
-        Passes so far.
-    step : float
-        Largest move of a mean that followed from it, in standard deviations.
-    log_scale : float
-        Largest change of a log scale.
-    kept : bool
-        Whether the move before it was kept.
-    """
-
-    passes: int
-    step: float
-    log_scale: float
-    kept: bool
-
-
-class Normal(Protocol):
-    """A Gaussian."""
-
-    @property
-    def location(self) -> np.ndarray:
-        """Means, shape (d,)."""
-
-    @property
-    def scales(self) -> np.ndarray:
-        """As the `Guide` of its family has them."""
-
-
-class Found(Protocol):
-    """Derivatives of the expected log-likelihood that a pass found."""
-
-    @property
-    def gradient(self) -> np.ndarray:
-        """In the means, shape (d,)."""
-
-    @property
-    def are_finite(self) -> bool:
-        """Whether all of them are."""
-
-    @property
-    def noise(self) -> float:
-        """Error of the curvature, as far as it shows."""
-
-
-class Correctable(Protocol):
-    """Curvature of the log-likelihood of all rows, as far as known."""
-
-    def correct(self, move: np.ndarray, change: np.ndarray) -> None:
-        """Learn that a `move` changed the gradient over all rows by minus `change`."""
-
-
-class Family[Q: Normal, D: Found](Protocol):
-    """What an ascent needs to know of a kind of Gaussian."""
-
-    @property
-    def most_noise(self) -> float:
-        """Error of a curvature for which more points are needed."""
-
-    def sharper(self) -> Self:
-        """The same, with more points for each chunk of rows, if there are more."""
-
-    def look(self, table: Table, q: Q, turn: int) -> D:
-        """Go over a table once; each turn has noise of its own."""
-
-    def doubt(self, n_rows: int) -> float | None:
-        """By how much log scales may differ from one turn to another, if that is known."""
-
-    def points(self, n_rows: int) -> int:
-        """Points at which that looks at each row."""
-
-    def best(self, q: Q, found: D, curvature: Any, radius: float) -> Q:
-        """Where the surrogate is highest."""
-
-    def moved(self, q: Q, new: Q) -> tuple[float, float]:
-        """Largest move of a mean, in standard deviations, and change of a log scale."""
-
-    def has_maximum(self, q: Q, found: D) -> bool:
-        """Whether the log-density bends down in every direction."""
-
-    def part(self, q: Q, new: Q, pace: float) -> Q:
-        """The means of `new`, with scales that are such a part of the way to its."""
-
-    def slopes(self, start: tuple[Q, D], end: tuple[Q, D]) -> tuple[np.ndarray, np.ndarray]:
-        """How steeply the ELBO rises at both ends of a move, in nats for the length of it.
-
-        Both have shape (2,): by the means, and by the scales.
-        """
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.pytensorf import resolve_backend_compile_kwargs
 from pytensor.compile.mode import get_mode
 from pytensor.graph.replace import graph_replace
 from pytensor.link.jax.linker import JAXLinker
 from pytensor.link.numba.linker import NumbaLinker
 from pytensor.tensor.variable import TensorVariable
 
+from pymc_streaming.errors import ArgumentError
 from pymc_streaming.vi import kernels
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import clip_indices
@@ -23,6 +25,7 @@ from pymc_streaming.vi.support import support_violation, violation
 
 __all__ = [
     "all_but",
+    "arguments_of",
     "backend_of",
     "called",
     "constants",
@@ -31,6 +34,19 @@ __all__ = [
     "guarded",
     "is_numba",
 ]
+
+
+def arguments_of(backend: str | None, compile_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of ``pytensor.function`` for a backend; refused if they cannot be used."""
+    given = dict(compile_kwargs) if compile_kwargs else None
+    try:
+        arguments: dict[str, Any] = resolve_backend_compile_kwargs(backend, given)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ArgumentError(
+            f"backend={backend!r} with compile_kwargs={compile_kwargs!r} cannot be used: "
+            f"{error}. Backends are 'numba', 'jax' and 'c'."
+        ) from error
+    return arguments
 
 
 def backend_of(compile_kwargs: Mapping[str, Any]) -> str:

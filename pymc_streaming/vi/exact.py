@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pymc_streaming.vi.ascent import Ascent, Moved, Status, ascend
+from pymc_streaming.vi.ascent import Ascent, ascend
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import (
     SPREAD,
@@ -22,6 +22,7 @@ from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import Derivatives, Sample, Table
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import Start, first_radius, fit_roughly
+from pymc_streaming.vi.status import Moved, Status
 from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian
 from pymc_streaming.vi.terms import Terms

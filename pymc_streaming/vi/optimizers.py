@@ -18,7 +18,14 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import ArgumentError
 
-__all__ = ["AnnealedAdam", "Optimizer", "PymcUpdate", "averaging_start", "averaging_weights"]
+__all__ = [
+    "AnnealedAdam",
+    "Optimizer",
+    "PymcUpdate",
+    "averaging_start",
+    "averaging_weights",
+    "check_optimizer",
+]
 
 #: PyMC's update functions, e.g. ``pm.adam(learning_rate=0.01)``.
 Optimizer = Callable[
@@ -109,6 +116,17 @@ class PymcUpdate:
         self._parameters.set_value(parameters)
         self._move(gradient)
         parameters[:] = self._parameters.get_value(borrow=True)
+
+
+def check_optimizer(optimizer: object) -> None:
+    """Refuse what is neither `AnnealedAdam` nor a function such as ``pm.adam()`` gives."""
+    if not isinstance(optimizer, AnnealedAdam) and (
+        isinstance(optimizer, type) or not callable(optimizer)
+    ):
+        raise ArgumentError(
+            f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
+            f"pm.adam(learning_rate=0.01), found {optimizer!r}."
+        )
 
 
 def averaging_start(n: int, steps_per_epoch: float) -> int:

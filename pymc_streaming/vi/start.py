@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pymc_streaming.vi.ascent import Ascent, Correctable, Family, Found, Normal, Status, ascend
+from pymc_streaming.vi.ascent import Ascent, ascend
 from pymc_streaming.vi.dense import DenseGaussian
+from pymc_streaming.vi.family import Correctable, Family, Found, Normal
 from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import Modes, find_modes
 from pymc_streaming.vi.passes import Derivatives, Sample
 from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.structure import colours_of
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
 from pymc_streaming.vi.terms import Terms

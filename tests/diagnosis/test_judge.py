@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pymc_streaming import FindingKind
 from pymc_streaming.diagnosis.judge import findings_of
+from pymc_streaming.diagnosis.records import Missing
 from tests.diagnosis.test_plot import diagnosis
 
 
@@ -15,7 +16,7 @@ def test_derivatives_that_are_not_finite_are_not_trusted() -> None:
         step=None,
         log_scale=None,
         shrinkage=None,
-        missing="the derivatives are not finite",
+        missing=Missing.NOT_FINITE,
         k_hat=11.9,
     )
     (finding,) = findings_of(d, None)

@@ -32,7 +32,7 @@ def diagnosis(size: int) -> Diagnosis:
         step=rng.normal(size=size),
         log_scale=zeros,
         shrinkage=ones,
-        missing="",
+        missing=None,
         reasons={},
         groups=(),
     )

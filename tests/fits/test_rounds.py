@@ -14,7 +14,7 @@ from pymc_streaming import DataLoader, Status, Trainer, errors
 from pymc_streaming.fits import rounds
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.rounds import steps_of
-from pymc_streaming.vi.ascent import Moved
+from pymc_streaming.vi.status import Moved
 from tests.models import conjugate_normal, correlated_linear
 
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}

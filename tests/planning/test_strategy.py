@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pymc_streaming import Plan
-from pymc_streaming.errors import ArgumentError
 from pymc_streaming.planning.limits import MemoryLimit
-from pymc_streaming.planning.strategy import Way, check_strategy, choose
+from pymc_streaming.planning.strategy import Way, choose
 
 MIB = 2**20
 WAYS = [
@@ -71,9 +70,3 @@ def test_the_most_memory_within_the_limit(sizes, limit) -> None:
     plan = choose("auto", ways, 1, MemoryLimit(limit, "memory_limit"))
     assert plan.peak_bytes == max((size for size in sizes if size <= limit), default=sizes[-1])
     assert plan.fits == (sizes[-1] <= limit)
-
-
-@pytest.mark.parametrize("strategy", ["memory", "", None, 3, "AUTO", ["auto"]])
-def test_unknown_strategies(strategy) -> None:
-    with pytest.raises(ArgumentError, match="strategy must be 'auto', 'in_memory'"):
-        check_strategy(strategy)

@@ -9,7 +9,6 @@ from pytensor.compile.mode import Mode
 from scipy.optimize import approx_fprime, minimize
 
 from pymc_streaming import DataLoader
-from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.dense import LAPLACE_SPREAD, SPREAD, Dense, DenseCurvature, DenseGaussian
 from pymc_streaming.vi.exact import fit_exactly
@@ -17,6 +16,7 @@ from pymc_streaming.vi.guides import FullRankGuide
 from pymc_streaming.vi.passes import Sample
 from pymc_streaming.vi.signs import sign_patterns
 from pymc_streaming.vi.start import start_from
+from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.terms import Terms
 from tests.models import KNOWN, correlated_linear
 

@@ -9,12 +9,12 @@ from pytensor.compile.mode import Mode
 from scipy.optimize import minimize
 
 from pymc_streaming import DataLoader
-from pymc_streaming.vi.ascent import Status
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.guides import MeanFieldGuide
 from pymc_streaming.vi.passes import NotFinite, Sample
 from pymc_streaming.vi.start import start_from
+from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.terms import Terms
 from tests.models import KNOWN
 

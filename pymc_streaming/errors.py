@@ -32,6 +32,7 @@
     │   ├── StreamedPriorError
     │   ├── RowSizedLatentError
     │   ├── DependentRowsError
+    │   ├── RowAxisError
     │   ├── FixedRowsError
     │   ├── NoGradientError
     │   └── DiscreteLatentError
@@ -80,6 +81,7 @@ __all__ = [
     "OutputExistsError",
     "PlaceholderError",
     "PrecisionError",
+    "RowAxisError",
     "RowCountError",
     "RowCountWarning",
     "RowSizedLatentError",
@@ -217,6 +219,10 @@ class RowSizedLatentError(ModelError):
 
 class DependentRowsError(ModelError):
     """A streamed likelihood does not factor over rows."""
+
+
+class RowAxisError(ModelError):
+    """A streamed log-likelihood does not have an element for each row along its first axis."""
 
 
 class FixedRowsError(ModelError):

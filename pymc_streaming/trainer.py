@@ -113,12 +113,14 @@ class Trainer:
 
     Attributes
     ----------
+    strategy : str
+        As given. Set it to go on another way: after steps, say, in exact passes by "auto".
     approximation : pymc.variational.opvi.Approximation or None
         The result so far, also after an error or an interruption.
     history : History
         Steps, losses, rows and seconds on record.
     result : FitResult or None
-        How the last fit without a number of steps ended.
+        How the last fit ended; None if it had a number of steps.
 
     Raises
     ------
@@ -364,6 +366,7 @@ class Trainer:
         def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
             fit.run(n, stream, progress)
 
+        self.result = None
         try:
             fit = self._step_with(run, n, self.plan(n))
         except KeyboardInterrupt:
@@ -480,6 +483,7 @@ class Trainer:
             self._exact.terms if self._exact else None,
             draws=draws,
             seed=self._guide_seed,
+            in_steps=self.result is None or self.strategy == "streaming",
             progressbar=self.progressbar,
         )
 

@@ -761,9 +761,9 @@ def test_a_table_that_was_to_stay_in_memory_and_does_not_fit(caplog) -> None:
 
 @pytest.mark.parametrize("fit", [(), (100,)])
 def test_when_nothing_fits_the_fit_says_so(fit) -> None:
-    trainer, _ = trainer_with(memory_limit="1")
+    trainer, _ = trainer_with(memory_limit="1MiB")
     assert not trainer.plan(*fit).fits
-    with pytest.warns(errors.MemoryLimitWarning, match="limit 1 byte.*nothing takes less"):
+    with pytest.warns(errors.MemoryLimitWarning, match="limit 1 MiB.*takes least, and exceeds"):
         trainer.fit(*fit)
     assert trainer.approximation is not None
 

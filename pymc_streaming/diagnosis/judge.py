@@ -28,13 +28,21 @@ MOST_SHRINKAGE = 1.25
 #: Standard deviation of log ratios, in nats, below which the shape of their tail is of no account:
 #: that of a mean which is a quarter of a standard deviation off.
 MOST_VARIATION = 0.25
+# And above which they count whatever the tail, which a few hundred draws do not tell: that of one
+# standard deviation that is too small by a third; of many parameters, each of which may be skewed
+# a little, so much times the square root of their number.
+_MUCH_VARIATION, _VARIATION_EACH = 0.5, 0.05
+# Up to here a fit whose posterior is far from normal may be off by the points that it looked at.
+_NEAR_STEP, _NEAR_LOG_SCALE = 0.25, 0.15
 # Parameters that a finding names.
 _MOST_NAMES = 3
 # Corrections of a mean that show a skewed posterior, in standard deviations and standard errors.
 _MOST_CORRECTION, _MOST_ERRORS = 0.25, 4.0
 
 
-def findings_of(d: Diagnosis, bad: tuple[int, int] | None) -> tuple[Finding, ...]:
+def findings_of(
+    d: Diagnosis, bad: tuple[int, int] | None, *, in_steps: bool = False
+) -> tuple[Finding, ...]:
     """What speaks against a fit.
 
     Parameters
@@ -43,19 +51,21 @@ def findings_of(d: Diagnosis, bad: tuple[int, int] | None) -> tuple[Finding, ...
         Its figures.
     bad : tuple of int or None
         First and last row of a stretch whose log-likelihood is not finite.
+    in_steps : bool, default False
+        Whether it was fitted in steps, for what there is to do.
     """
-    return tuple(_findings(d, bad))
+    return tuple(_findings(d, bad, in_steps))
 
 
 def remark(d: Diagnosis) -> str:
     """What is to be said besides findings; empty if nothing."""
-    if not (d.k_hat > d.k_threshold):
+    if not _too_heavy(d):
         return ""
     said = (
-        f"k-hat {d.k_hat:.2f} is above {d.k_threshold:.2f}: do not use the corrected means and "
+        f"k-hat {d.k_hat:.3g} is above {d.k_threshold:.2g}: do not use the corrected means and "
         "standard deviations."
     )
-    if d.trusted and _too_heavy(d):
+    if d.trusted:
         said += (
             " It comes from many small correlations, which independent normals do not have. That "
             "is so by construction, and no single standard deviation suffers from it."
@@ -63,7 +73,7 @@ def remark(d: Diagnosis) -> str:
     return said
 
 
-def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
+def _findings(d: Diagnosis, bad: tuple[int, int] | None, in_steps: bool) -> Iterator[Finding]:
     other_rows = d.rows != d.total_size
     if other_rows:
         yield Finding(FindingKind.ROWS, _other_rows(d))
@@ -76,7 +86,8 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
     if d.flat:
         yield Finding(FindingKind.FLAT, _flat(d))
         return  # all else is of the prior
-    moving = "" if other_rows else _moving(d)
+    skewed = _not_normal(d)
+    moving = "" if other_rows or (skewed and _is_near(d)) else _moving(d, in_steps)
     if moving:
         yield Finding(FindingKind.NOT_CONVERGED, moving)
     if d.n_modes > 1:
@@ -86,7 +97,6 @@ def _findings(d: Diagnosis, bad: tuple[int, int] | None) -> Iterator[Finding]:
         yield Finding(FindingKind.SHRINKAGE, shrunk)
     if other_rows or moving or shrunk or d.n_modes > 1:
         return  # whether the posterior is normal can be told where its optimum is
-    skewed = _not_normal(d)
     if skewed:
         yield Finding(FindingKind.NOT_NORMAL, skewed)
 
@@ -132,12 +142,15 @@ def _no_derivatives() -> str:
     )
 
 
-def _moving(d: Diagnosis) -> str:
+def _moving(d: Diagnosis, in_steps: bool) -> str:
     how = (
         "Call fit() without a number of steps, which makes exact passes from here; with "
         "strategy='streaming', set trainer.strategy = 'auto' before. Or take more steps, with "
         "AnnealedAdam and its default learning rate; if these stay here, the rows may be in an "
         "order (see order_report): shuffle them on disk."
+        if in_steps
+        else "trainer.result says how the fit ended; fit() goes on from here, for as many passes "
+        "as max_passes= allows."
     )
     if d.step is None or d.log_scale is None:
         if d.method == "advi" or d.missing is not Missing.NO_MAXIMUM:
@@ -157,12 +170,22 @@ def _moving(d: Diagnosis) -> str:
             f"Not converged ({' and '.join(beyond)}): to the optimum, by the gradient of all rows, "
             f"{far}. {how}"
         )
-    if _too_heavy(d) and _main_reason(d) in (Reason.LOCATION, Reason.SCALES):
+    if _differs(d) and _main_reason(d) in (Reason.LOCATION, Reason.SCALES):
         return (
             f"Not converged: {far}, which is little for one parameter, but together they make "
-            f"k-hat {d.k_hat:.2f}. {how}"
+            f"log ratios vary by {d.log_ratios.std():.2g} nats. {how}"
         )
     return ""
+
+
+def _is_near(d: Diagnosis) -> bool:
+    """Whether the optimum is so near that another average of a few hundred points may be there."""
+    return (
+        d.step is not None
+        and d.log_scale is not None
+        and bool(np.abs(d.step).max() < _NEAR_STEP)
+        and bool(np.abs(d.log_scale).max() < _NEAR_LOG_SCALE)
+    )
 
 
 def _distance(d: Diagnosis) -> str:
@@ -195,7 +218,7 @@ def _shrunk(d: Diagnosis) -> str:
         "as far as the posterior is normal."
     )
     if d.shrinkage is None:
-        if d.method == "advi" and _too_heavy(d) and _main_reason(d) is Reason.CORRELATIONS:
+        if d.method == "advi" and _differs(d) and _main_reason(d) is Reason.CORRELATIONS:
             return (
                 f"Shrinkage: the posterior has correlations that independent normals lack: k-hat "
                 f"{d.k_hat:.2f}, of which they are {d.reasons[Reason.CORRELATIONS.value]:.0%}. "
@@ -222,10 +245,14 @@ def _shrunk(d: Diagnosis) -> str:
 
 def _not_normal(d: Diagnosis) -> str:
     name, correction = d.worst(d.correction)
-    if _too_heavy(d):
+    if _differs(d):
         if _main_reason(d) is not Reason.SHAPE:
             return ""
-        why = f"k-hat {d.k_hat:.2f} is above {d.k_threshold:.2f}"
+        why = (
+            f"k-hat {d.k_hat:.3g} is above {d.k_threshold:.2g}"
+            if _too_heavy(d)
+            else f"log ratios vary by {d.log_ratios.std():.2g} nats"
+        )
     elif (
         abs(correction) > _MOST_CORRECTION
         and abs(correction) > _MOST_ERRORS * d.correction_error[d.parameters.index(name)]
@@ -239,14 +266,21 @@ def _not_normal(d: Diagnosis) -> str:
     return (
         f"Not normal: {why}, though the fit is at its optimum and correlations do not explain it. "
         "The posterior is skewed, heavy-tailed or a funnel, as with parameters that few rows "
-        "inform. Take another parametrisation (non-centred effects, if effects have a spread that "
-        "is not known), or sample with MCMC."
+        "inform, so standard deviations may be far too small. Take another parametrisation (of "
+        "effects whose spread is not known: centred where most groups have many rows, non-centred "
+        "where they have few), or sample with MCMC."
     )
 
 
 def _too_heavy(d: Diagnosis) -> bool:
     """Whether weighted draws cannot be relied on, and weights differ by what would be seen."""
     return d.k_hat > d.k_threshold and float(d.log_ratios.std()) > MOST_VARIATION
+
+
+def _differs(d: Diagnosis) -> bool:
+    """Whether weights differ by what would be seen, as far as draws tell."""
+    much = max(_MUCH_VARIATION, _VARIATION_EACH * math.sqrt(len(d.mean)))
+    return _too_heavy(d) or float(d.log_ratios.std()) > much
 
 
 def _main_reason(d: Diagnosis) -> Reason | None:

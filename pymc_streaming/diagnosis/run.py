@@ -36,7 +36,7 @@ from pymc_streaming.vi.guides import FullRankGuide, Guide
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import starts_around
 from pymc_streaming.vi.passes import Derivatives, NotFinite, Sample, Table
-from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.signs import SMALL_TABLE, sign_patterns
 from pymc_streaming.vi.start import modes_of, sample_size
 from pymc_streaming.vi.structure import Groups, WithRareGroups, colours_of, groups_of, weighted
 from pymc_streaming.vi.surrogate import Curvature, Gaussian, prior_curvature
@@ -62,6 +62,7 @@ def diagnose(
     *,
     draws: int,
     seed: int,
+    in_steps: bool,
     progressbar: bool,
 ) -> Diagnosis:
     """Diagnose what a fit has written into its approximation.
@@ -82,6 +83,8 @@ def diagnose(
         Draws S.
     seed : int
         Of draws and sample.
+    in_steps : bool
+        Whether it was fitted in steps, for what there is to do.
     progressbar : bool
         Whether to show progress.
     """
@@ -134,7 +137,7 @@ def diagnose(
         distance,
     )
     found = replace(found, n_modes=n_modes, flat=tuple(found.parameters[i] for i in flat))
-    return replace(found, findings=findings_of(found, reading.bad))
+    return replace(found, findings=findings_of(found, reading.bad, in_steps=in_steps))
 
 
 def _modes(
@@ -164,7 +167,7 @@ def _far(
 ) -> Distance | None:
     """How far independent normals are from their optimum; None if that is not finite."""
     family = MeanField(terms, sign_patterns(colours, random))
-    finer = family.finer(random, every=True)
+    finer = family.finer(random, min(table.n_rows, SMALL_TABLE))
     while finer.points(table.n_rows) < finer.sharper().points(table.n_rows) <= len(deviations):
         finer = finer.sharper()
     q = Gaussian(fitted.location, fitted.scales)
@@ -193,7 +196,9 @@ def _far_of_dense(
 ) -> Distance | None:
     """The same for a dense normal."""
     signs = sign_patterns(np.arange(fitted.size), random)
-    family = Dense(terms, signs, SPREADS[method] or SPREAD).finer(random)
+    family = Dense(terms, signs, SPREADS[method] or SPREAD).finer(
+        random, min(table.n_rows, SMALL_TABLE)
+    )
     q = DenseGaussian(fitted.location, fitted.cholesky)
     found = look_closely(family, table, reading.again(), q)
     if not found.are_finite:

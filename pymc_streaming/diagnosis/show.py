@@ -13,6 +13,8 @@ from pymc_streaming.diagnosis.records import Diagnosis
 __all__ = ["as_text"]
 
 _WIDTH = 90
+# Moves and changes that round to nothing.
+_LEAST = 5e-4
 
 
 def as_text(d: Diagnosis) -> str:
@@ -46,7 +48,8 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
         name, value = d.worst(d.step)
         yield "largest move of a mean", f"{_short(value)} sd, {name}"
         name, value = d.worst(d.log_scale)
-        yield "largest change of an sd", f"factor {math.exp(value):.3g}, {name}"
+        change = f"factor {math.exp(value):.3f}" if abs(value) >= _LEAST else "below 0.1 %"
+        yield "largest change of an sd", f"{change}, {name}"
     if d.shrinkage is not None:
         name, value = d.worst(d.shrinkage)
         bound = f" ({missing})" if missing else ""
@@ -66,6 +69,8 @@ def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
 def _short(value: float) -> str:
     if abs(value) >= FARTHEST:
         return f"more than {FARTHEST:,.0f}"
+    if abs(value) < _LEAST:
+        return "below 0.001"
     return f"{value:+.3f}" if abs(value) < 10 else f"{value:+,.0f}"
 
 

@@ -24,8 +24,9 @@ class FitResult:
     seconds : float
         Without compilation.
     trail : tuple of Moved
-        For each pass, how far it moved the parameters, in posterior standard deviations; for each
-        round of steps, how far off its averages may be.
+        For each pass, how far it moved the parameters, in posterior standard deviations, but for
+        passes that were made for the scales alone; for each round of steps, how far off its
+        averages may be.
     n_modes : int
         Modes that were found from several starts on a part of the sample. The fit describes one.
     """

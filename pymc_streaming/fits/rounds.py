@@ -75,7 +75,7 @@ def fit_in_rounds(
     per_pass = loader.total_size / loader.batch_size
     trail: list[Moved] = []
     previous = np.full(2 * fit.subject.guide.size, np.nan)
-    done, checked, status = 0, 0, Status.PASSES_USED_UP
+    done, checked, status = 0, 0, Status.STEPS_USED_UP
     off = np.inf  # by the check before
     count = min(most, max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass)))
     try:

@@ -18,6 +18,8 @@ __all__ = ["ENVIRONMENT", "MemoryLimit", "check_fraction", "check_limit", "memor
 #: Environment variable with the memory that the process may take, such as ``"8GB"``.
 ENVIRONMENT = "PYMC_STREAMING_MEMORY_LIMIT"
 
+# No Python process takes less: such a number was meant in other units.
+_LEAST = 2**20
 # Version 1 of control groups writes a number of pages that no machine has for "no limit".
 _UNLIMITED = 2**60
 # What limits memory, and what is used of it, in version 2 and in version 1.
@@ -55,7 +57,7 @@ def check_fraction(fraction: object) -> float:
 
 
 def check_limit(name: str, given: int | str) -> int:
-    """Bytes of a limit; `ArgumentError` for what is none, and for 0.
+    """Bytes of a limit; `ArgumentError` for what is none, and for less than a process takes.
 
     Parameters
     ----------
@@ -68,8 +70,11 @@ def check_limit(name: str, given: int | str) -> int:
     if isinstance(given, str) and given.strip().isdecimal():
         given = int(given)
     nbytes = parse_bytes(name, given)
-    if nbytes == 0:
-        raise ArgumentError(f"{name} must be more than 0 bytes, found {given!r}.")
+    if nbytes < _LEAST:
+        raise ArgumentError(
+            f'{name} must be bytes, or words such as "16GB", and more than any Python process '
+            f"takes: found {given!r}, which is {nbytes:,} bytes."
+        )
     return nbytes
 
 

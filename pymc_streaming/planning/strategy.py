@@ -131,8 +131,7 @@ def choose(asked: str, ways: Sequence[Way], n_rows: int, limit: MemoryLimit) -> 
             reasons.append(f"{_described(way, ways)} would take {in_words(way.nbytes)}")
         tried.add(way.strategy)
     if not fits:
-        what = "nothing" if asked == "auto" else "no other way of it"
-        reasons.append(f"{what} takes less, so the limit will be exceeded")
+        reasons.append(f"{_described(way, ways)} takes least, and exceeds the limit")
     elif reasons:
         reasons.append(f"{_described(way, ways)} fits")
     else:

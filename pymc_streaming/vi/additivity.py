@@ -3,6 +3,8 @@
 Rescaling a batch by N / B is right for a sum over rows and wrong for anything else. What the
 graph does not show, a probe does: the log-likelihood of a batch against that of the same rows in
 another order, and against that of its even and its odd rows.
+
+And an exact pass weighs rows, for which there must be an element for each.
 """
 
 from __future__ import annotations
@@ -11,11 +13,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from pymc_streaming.errors import DependentRowsError, NonFiniteError, PlaceholderError
+from pymc_streaming.errors import (
+    DependentRowsError,
+    IndexRangeError,
+    NonFiniteError,
+    PlaceholderError,
+    RowAxisError,
+)
 from pymc_streaming.vi.binding import Binding
+from pymc_streaming.vi.indices import CODES, out_of_range, streamed_indices
 
 __all__ = ["PROBE_MODE", "check_additive"]
 
@@ -48,6 +59,10 @@ def check_additive(
     ------
     DependentRowsError
         If a log-likelihood is not a sum over rows.
+    RowAxisError
+        If one does not have an element for each row along its first axis.
+    IndexRangeError
+        If a code in the first batch picks an element that a parameter does not have.
     NonFiniteError
         If one is not finite on the first batch, where the fit would start.
     PlaceholderError
@@ -55,8 +70,11 @@ def check_additive(
     """
     model = binding.model
     values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-    terms = [term.sum() for term in model.logp(vars=streamed, sum=False)]
-    function = pytensor.function(values, terms, mode=PROBE_MODE, on_unused_input="ignore")
+    terms = model.logp(vars=streamed, sum=False)
+    lengths = [term.shape[0] if term.type.ndim else pt.as_tensor(0) for term in terms]
+    outputs = [*[term.sum() for term in terms], *lengths]
+    function = pytensor.function(values, outputs, mode=PROBE_MODE, on_unused_input="ignore")
+    names = [variable.name for variable in streamed]
     start = model.initial_point(random_seed=0)
     random = np.random.default_rng(0)
 
@@ -71,18 +89,23 @@ def check_additive(
     ) -> np.ndarray:
         count = len(next(iter(rows.values())))
         with binding.in_placeholders(rows):
-            scaled = function(*[point[value.name] for value in values])
+            found = function(*[point[value.name] for value in values])
+        scaled, lengths = found[: len(terms)], found[len(terms) :]
+        for name, length in zip(names, lengths, strict=True):
+            _check_length(name, int(length), count)
         return np.asarray(scaled, dtype=np.float64) * (count / n_rows)
 
     def take(index: slice | np.ndarray) -> dict[str, np.ndarray]:
         return {key: array[index] for key, array in batch.items()}
 
-    names = [variable.name for variable in streamed]
     mixed = random.permutation(binding.n_rows)
     for point in (start, away(0.5), away(0.05)):
         try:
             whole = log_likelihoods(batch, point)
+        except RowAxisError:
+            raise
         except Exception as error:
+            _check_codes(binding, batch, start)
             raise PlaceholderError(
                 f"The model cannot be evaluated on the first batch "
                 f"({', '.join(f'{key}: {array.shape}' for key, array in batch.items())}): {error}"
@@ -109,6 +132,8 @@ def check_additive(
             parts = np.sum(
                 [log_likelihoods(take(slice(k, None, 2)), point) for k in (0, 1)], axis=0
             )
+        except RowAxisError:
+            raise
         except Exception:  # noqa: BLE001 - a fixed number of rows, said in any backend's words
             # Two batches that exchange half of their rows, one with every row and one with some
             # of them twice, so that the sums of the two mixtures differ where rows are mixed.
@@ -128,6 +153,38 @@ def check_additive(
             "something mixes rows (a mean or standard deviation of the batch, a lag, a mean "
             "instead of a sum)",
         )
+
+
+def _check_length(name: str, length: int, n_rows: int) -> None:
+    if length != n_rows:
+        found = f"{length:,} along its first axis" if length else "a single number"
+        raise RowAxisError(
+            f"The log-likelihood of {name!r} must have an element for each row along its first "
+            f"axis, {n_rows:,} for the first batch; found {found}. Leave out a sum over rows (in "
+            "the logp= of a CustomDist), and put the rows first (no [None, :])."
+        )
+
+
+def _check_codes(
+    binding: Binding, batch: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+) -> None:
+    """Whether it is for a code that a batch cannot be evaluated."""
+    values = binding.model.value_vars
+    indices = [
+        each
+        for each in streamed_indices([binding.model.logp()], binding.placeholders.values())
+        if set(values).isdisjoint(ancestors([each.index]))
+    ]
+
+    def evaluate(wanted: list[TensorVariable]) -> list[np.ndarray]:
+        function = pytensor.function(values, wanted, mode=PROBE_MODE, on_unused_input="ignore")
+        found: list[np.ndarray] = function(*[start[value.name] for value in values])
+        return found
+
+    with binding.in_placeholders(batch):
+        found = out_of_range(indices, evaluate)
+    if found:
+        raise IndexRangeError(f"The first batch: {found}. {CODES}")
 
 
 def _compare(

@@ -35,6 +35,8 @@ _OVERSHOT = 2.0 / 3.0
 _SHORT = 1.0
 # The part of the change of scales before, from which on a change of a covariance is noise.
 _LASTING = 0.7
+# Of moves that become shorter more slowly than that it is noise how slowly.
+_SLOWEST = 0.8
 # Moves of a mean, in tolerances, that leave scales where they are.
 _RESTING = 5.0
 
@@ -151,8 +153,8 @@ def ascend[Q: Normal, D: Found](
             doubt = family.doubt(table.n_rows)
             more = doubts if doubt is not None else _FINER if finer else 0.0
             tolerance = max(scale_tolerance, more, doubt or 0.0)
-            near = rough_tolerance if others else step_tolerance
-            arrived = free and _arrives(moved, before, earlier, near, tolerance)
+            near, slowest = (rough_tolerance, 0.0) if others else (step_tolerance, _SLOWEST)
+            arrived = free and _arrives(moved, before, earlier, near, tolerance, slowest)
             others = [
                 each
                 for each in others
@@ -259,24 +261,25 @@ def _arrives(
     earlier: Moved | None,
     step_tolerance: float,
     scale_tolerance: float,
+    slowest: float,
 ) -> bool:
     """Whether what is left after a move is small.
 
-    A move is as long as the way that was left before it; what is left after it is less in the
+    A move is about as long as the way that was left before it; what is left after it is less in the
     proportion in which this move was shorter than the one before, or that one than the one before
-    it, whichever is nearer to one. Small changes of scales come of the moves of the means, which
-    they follow a pass later, and shrink as those do.
+    it, whichever is nearer to one; and where moves become shorter slowly, though not more slowly
+    than `slowest`, it is as much as all that are to come. Small changes of scales come of the moves
+    of the means, which they follow a pass later, and shrink as those do.
     """
-    step_rate = scale_rate = 1.0
+    left = step_rate = scale_rate = 1.0
     if before is not None:
         step_rate, scale_rate = _rates(moved, before)
         if earlier is not None:
             step_rate, scale_rate = np.maximum((step_rate, scale_rate), _rates(before, earlier))
         if moved.log_scale < _FOLLOWING:
             scale_rate = min(scale_rate, step_rate)
-    return (
-        moved.step * step_rate < step_tolerance and moved.log_scale * scale_rate < scale_tolerance
-    )
+        left = step_rate / (1.0 - min(step_rate, slowest))
+    return moved.step * left < step_tolerance and moved.log_scale * scale_rate < scale_tolerance
 
 
 def _rates(moved: Moved, before: Moved) -> tuple[float, float]:

@@ -80,9 +80,9 @@ def check_model(
         If something in the model that does not depend on the batch has its number of rows.
     """
     model = binding.model
+    _check_potentials(binding)
     streamed = _streamed_likelihoods(binding)
     _check_free_variables(binding)
-    _check_potentials(binding)
     with binding.in_placeholders(batch):
         for variable in model.observed_RVs:
             if variable in streamed:

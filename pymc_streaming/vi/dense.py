@@ -172,11 +172,11 @@ class Dense:
     noise: float = PASS_NOISE
     most_noise: float = np.inf
 
-    def finer(self, random: np.random.Generator | None = None) -> Dense:
+    def finer(self, random: np.random.Generator | None = None, n_rows: int = 0) -> Dense:
         """The same, with more points; with `random` at several lengths, see `with_lengths`."""
         signs = self.signs
         if random is not None and self.spread == SPREAD:
-            signs = with_lengths(signs, random, every=True)
+            signs = with_lengths(signs, random, n_rows)
         return replace(self, signs=signs, noise=SCALE_NOISE, most_noise=_MOST_NOISE)
 
     def sharper(self) -> Dense:
@@ -295,9 +295,16 @@ class Dense:
             Means, and standard deviations that are about right.
         of_rows : ndarray, shape (d, d)
             The curvature.
+
+        Raises
+        ------
+        NotFinite
+            If a curvature is not.
         """
         q = DenseGaussian(location, np.diag(scale))
         _, of_prior = self.prior(q)
+        if not np.isfinite(of_rows + of_prior).all():
+            raise NotFinite(location)
         inverse, _ = self._newton(q, of_rows + of_prior, np.zeros_like(location), 1e12)
         return DenseGaussian(location, inverse)
 

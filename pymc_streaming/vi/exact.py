@@ -20,7 +20,7 @@ from pymc_streaming.vi.dense import (
 from pymc_streaming.vi.flat import flat_elements
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.passes import Derivatives, Sample, Table
-from pymc_streaming.vi.signs import sign_patterns
+from pymc_streaming.vi.signs import MOST_COLUMNS, sign_patterns
 from pymc_streaming.vi.start import Start, first_radius, fit_roughly
 from pymc_streaming.vi.status import Moved, Status
 from pymc_streaming.vi.structure import WithRareGroups, groups_of, weighted
@@ -29,9 +29,7 @@ from pymc_streaming.vi.terms import Terms
 
 __all__ = ["fit_exactly"]
 
-# Rows of a table so small that each may be looked at many times.
-_SMALL = 2**17
-# And one of which looking at each often takes no time at all.
+# Rows of a table of which looking at each often takes no time at all.
 _FEW = 2**14
 # Distance, in standard deviations, from which on a covariance is looked at closely.
 _ROUGH = 0.2
@@ -127,9 +125,12 @@ def _independent(
         return Curvature(family.terms, rows, anchor, ratio)
 
     q = start.of_table(table.sample, table.n_rows)
-    finer = family.finer(random, table.n_rows <= _SMALL)
+    finer = family.finer(random, table.n_rows)
     families = [finer] if _closely(start, table) else [family, finer]
-    return ascend(families, table, q, curvature, **options)
+    ascent = ascend(families, table, q, curvature, **options)
+    if ascent.status is Status.CONVERGED and family.signs.n_colours > MOST_COLUMNS:
+        return replace(ascent, status=Status.TOO_MANY)
+    return ascent
 
 
 def _dense(
@@ -141,7 +142,7 @@ def _dense(
 ) -> Ascent[DenseGaussian]:
     """Fit a dense normal to a table, from one of all rows, or from independent ones of a sample."""
     ratio = table.n_rows / table.sample.n_rows
-    finer = family.finer(random if table.n_rows <= _SMALL else None)
+    finer = family.finer(random, table.n_rows)
     if isinstance(start.q, DenseGaussian):
         anchor = q = start.q
         of_sample = finer.look(table.sample, anchor).curvature
@@ -168,7 +169,14 @@ def _dense(
     ascent = ascend(families, table, q, curvature, **options)
     if family.spread == SPREAD or ascent.status is Status.INTERRUPTED:
         return ascent
-    kinked = _has_kinks(finer, table.sample, anchor, of_sample)
+
+    def of_rows(family: Dense) -> np.ndarray:
+        return family.look(table.sample, anchor).curvature
+
+    def of_prior(family: Dense) -> np.ndarray:
+        return family.prior(ascent.q)[1]
+
+    kinked = _has_kinks(of_rows, finer, anchor) or _has_kinks(of_prior, finer, ascent.q)
     return replace(ascent, status=Status.KINKED) if kinked else ascent
 
 
@@ -177,15 +185,17 @@ def _closely(start: Start, table: Table) -> bool:
     return start.of_all_rows or table.n_rows <= _FEW
 
 
-def _has_kinks(family: Dense, sample: Sample, q: DenseGaussian, curvature: np.ndarray) -> bool:
+def _has_kinks(curvature: Callable[[Dense], np.ndarray], family: Dense, q: DenseGaussian) -> bool:
     """Whether looks from farther around find another curvature, and not by the square of how far.
 
     That is how it changes where a density is smooth, if it is far from normal.
     """
-    changes = {}
+    near, changes = curvature(family), {}
     for times in _FARTHER:
-        wider = replace(family, spread=times * family.spread).look(sample, q).curvature
-        changes[times] = np.linalg.norm(q.cholesky.T @ (wider - curvature) @ q.cholesky, 2)
+        wider = curvature(replace(family, spread=times * family.spread))
+        if not np.isfinite(wider).all():  # beyond a limit
+            return True
+        changes[times] = np.linalg.norm(q.cholesky.T @ (wider - near) @ q.cholesky, 2)
     by_square = [change / (times**2 - 1.0) for times, change in changes.items()]
     return bool(max(changes.values()) > _KINKED and max(by_square) > 4.0 * by_square[-1])
 

@@ -8,18 +8,32 @@ range stops the fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply, Variable, equal_computations
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.subtensor import AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-__all__ = ["StreamedIndex", "clip_indices", "picked_variables", "streamed_indices"]
+__all__ = [
+    "CODES",
+    "StreamedIndex",
+    "clip_indices",
+    "out_of_range",
+    "picked_variables",
+    "streamed_indices",
+]
+
+#: What to do about a code out of range.
+CODES = (
+    "Give the codes through categories= with all levels, or give the parameter more elements; "
+    "filter out rows without a group."
+)
 
 
 @dataclass(frozen=True)
@@ -60,21 +74,52 @@ def streamed_indices(
     return [found for node in nodes for _, found in _indices_of(node, sources)]
 
 
+def out_of_range(
+    indices: Sequence[StreamedIndex],
+    evaluate: Callable[[list[TensorVariable]], Sequence[int | np.ndarray]],
+) -> str:
+    """Which codes are out of range, in words; empty if none are.
+
+    Parameters
+    ----------
+    indices : sequence of StreamedIndex
+        Where codes pick elements.
+    evaluate : callable
+        Gives the values of expressions, for the rows in question.
+    """
+    if not indices:
+        return ""
+    values = iter(
+        evaluate([wanted for i in indices for wanted in (i.index.min(), i.index.max(), i.size)])
+    )
+    limits = {(i.name, int(next(values)), int(next(values)), int(next(values))) for i in indices}
+    return "; ".join(
+        f"the codes that index {name!r} run from {least} to {most}, but it has the elements 0 to "
+        f"{size - 1}"
+        for name, least, most, size in sorted(limits)
+        if least < 0 or most >= size
+    )
+
+
 def picked_variables(
     expressions: Sequence[TensorVariable], data: Iterable[Variable], values: Iterable[Variable]
 ) -> set[Variable]:
-    """Those of `values` of which codes in the data pick elements.
+    """Those of `values` of which codes in the data pick elements, one for a row.
 
-    What is indexed must be made of them element by element: not of a matrix and a vector, say.
+    What is indexed must be made of them element by element: not of a matrix and a vector, say. And
+    it must be indexed by one code alone: a row with two picks two elements, as of two players.
     """
     sources, wanted = set(data), set(values)
     nodes = {variable.owner for variable in ancestors(expressions) if variable.owner is not None}
-    found: set[Variable] = set()
+    found: dict[Variable, list[Variable]] = {}
     for node in nodes:
         for _, index in _indices_of(node, sources):
             if wanted.isdisjoint(ancestors([index.index])):
-                found |= _made_of(index.base, wanted)
-    return found
+                for variable in _made_of(index.base, wanted):
+                    codes = found.setdefault(variable, [])
+                    if not any(equal_computations([index.index], [each]) for each in codes):
+                        codes.append(index.index)
+    return {variable for variable, codes in found.items() if len(codes) == 1}
 
 
 def _made_of(base: Variable, values: set[Variable]) -> set[Variable]:

@@ -52,9 +52,9 @@ class MeanField:
     most_noise: float = 2.0 * PASS_NOISE
     tolerance: float = 1e-6
 
-    def finer(self, random: np.random.Generator, every: bool = False) -> MeanField:
-        """The same, with more points: see `with_lengths`."""
-        signs = with_lengths(self.signs, random, every)
+    def finer(self, random: np.random.Generator, n_rows: int) -> MeanField:
+        """The same, with more points, for a table of so many rows: see `with_lengths`."""
+        signs = with_lengths(self.signs, random, n_rows)
         return MeanField(self.terms, signs, SCALE_NOISE, 2.0 * SCALE_NOISE)
 
     def sharper(self) -> MeanField:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import FitError, IndexRangeError, NonFiniteError
 from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.compiling import flat
 from pymc_streaming.vi.guides import Guide
-from pymc_streaming.vi.indices import streamed_indices
+from pymc_streaming.vi.indices import CODES, out_of_range, streamed_indices
 
 __all__ = ["explain"]
 
@@ -49,12 +51,9 @@ def explain(
     """
     kept = "The parameters of the last good step are kept in trainer.approximation."
     with binding.in_placeholders(batch), np.errstate(all="ignore"):
-        if found := _out_of_range(binding, guide):
-            return IndexRangeError(
-                f"{where}: {found}. Give the codes through categories= with all "
-                f"levels, or give the parameter more elements; filter out rows without a group. "
-                f"{kept}"
-            )
+        indices = streamed_indices([binding.model.logp()], binding.placeholders.values())
+        if found := out_of_range(indices, lambda wanted: _evaluated(wanted, guide)):
+            return IndexRangeError(f"{where}: {found}. {CODES} {kept}")
         found = _not_finite(binding, guide, noise)
     return NonFiniteError(
         f"{where}, is not finite: {found}. {kept} Look for values outside the support of the "
@@ -62,26 +61,13 @@ def explain(
     )
 
 
-def _out_of_range(binding: Binding, guide: Guide) -> str:
-    placeholders = binding.placeholders.values()
-    indices = streamed_indices([binding.model.logp()], placeholders)
-    if not indices:
-        return ""
-    expressions = [
-        flat(expression, guide, pytensor.tensor.as_tensor(guide.location))
-        for index in indices
-        for expression in (index.index.min(), index.index.max(), index.size)
-    ]
-    values = iter(pytensor.function([], expressions, mode=PROBE_MODE)())
-    limits = {
-        (index.name, int(next(values)), int(next(values)), int(next(values))) for index in indices
-    }
-    return "; ".join(
-        f"the codes that index {name!r} run from {least} to {most}, but it has the elements 0 to "
-        f"{size - 1}"
-        for name, least, most, size in sorted(limits)
-        if least < 0 or most >= size
-    )
+def _evaluated(wanted: Sequence[TensorVariable], guide: Guide) -> list[np.ndarray]:
+    """Values of expressions where the guide is."""
+    at = pt.as_tensor(guide.location)
+    values: list[np.ndarray] = pytensor.function(
+        [], [flat(expression, guide, at) for expression in wanted], mode=PROBE_MODE
+    )()
+    return values
 
 
 def _not_finite(binding: Binding, guide: Guide, noise: np.ndarray) -> str:

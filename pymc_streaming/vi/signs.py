@@ -13,20 +13,27 @@ wide for cubic polynomials. `with_lengths` looks at each pattern at four lengths
 whose squares and fourth powers average to those of a Gaussian. In a small table any parameter may
 be like that, and looking at it so often takes no time. There a parameter may multiply another, as
 the spread of effects does that are not centred, so any two have to be long together as often as if
-that were independent.
+that were independent. Of a few rows a single one may bend the log-density where four lengths do not
+look, so there are 256.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import hadamard
+from scipy.optimize import root
+from scipy.special import factorial2
+from scipy.stats import chi
 
-__all__ = ["MOST_COLUMNS", "Signs", "sign_patterns", "with_lengths"]
+__all__ = ["MOST_COLUMNS", "SMALL_TABLE", "Signs", "sign_patterns", "with_lengths"]
 
 #: More colours than this are told apart by random signs, which are nearly orthogonal.
 MOST_COLUMNS = 2048
+#: Rows of a table so small that each may be looked at many times.
+SMALL_TABLE = 2**17
 # One long and three short ones: the mean of their squares is 1, of their fourth powers 3.
 _LENGTHS = np.sqrt([1.0 + np.sqrt(6.0), *[1.0 - np.sqrt(2.0 / 3.0)] * 3])
 # Parameters that are all taken at lengths: of more, those that share a colour.
@@ -34,6 +41,11 @@ _MOST_EVERY = 128
 # How often; and for up to half as many as the first, where no two are long together more often than
 # others, which takes a power of four.
 _SETS, _FEWER_SETS = 64, 8
+# Lengths where each row is looked at in all patterns at all of them; and the most that rows and
+# patterns make together there.
+_MANY_LENGTHS, _MOST_LOOKS = 256, 2**18
+# Rounds in which they are made uncorrelated.
+_ROUNDS = 50
 # Products in the field of four elements, whose sums are exclusive ors.
 _PRODUCTS = np.array([[0, 0, 0, 0], [0, 1, 2, 3], [0, 2, 3, 1], [0, 3, 1, 2]])
 
@@ -109,8 +121,8 @@ def sign_patterns(colours: np.ndarray, random: np.random.Generator) -> Signs:
     return Signs(np.ascontiguousarray(patterns), colours)
 
 
-def with_lengths(signs: Signs, random: np.random.Generator, every: bool = False) -> Signs:
-    """The same patterns, each at four lengths.
+def with_lengths(signs: Signs, random: np.random.Generator, n_rows: int) -> Signs:
+    """The same patterns, each at several lengths.
 
     Parameters
     ----------
@@ -118,30 +130,76 @@ def with_lengths(signs: Signs, random: np.random.Generator, every: bool = False)
         Patterns of 1 and -1.
     random : numpy.random.Generator
         For which parameter is long when.
-    every : bool, default False
-        Whether that is for all parameters, of up to 128, or for those that share a colour.
+    n_rows : int
+        Of the table. Of a small one, all parameters are taken at four lengths, if they are up to
+        128; of one of few rows, which it is the rather the fewer parameters there are, at 256; else
+        at four those that share a colour.
 
     Examples
     --------
     >>> random = np.random.default_rng(0)
-    >>> longer = with_lengths(sign_patterns(np.array([0, 1, 1]), random), random)
+    >>> longer = with_lengths(sign_patterns(np.array([0, 1, 1]), random), random, 10**6)
     >>> [(longer.patterns**power).mean(axis=0).round(12).tolist() for power in (2, 4)]
     [[1.0, 1.0, 1.0], [1.0, 3.0, 3.0]]
     """
-    every = every and len(signs.colours) <= _MOST_EVERY
+    size = len(signs.colours)
+    if n_rows * len(signs.patterns) <= _MOST_LOOKS and 2 * size <= _MANY_LENGTHS:
+        lengths = _uncorrelated(size, random)
+        patterns = (lengths[:, None, :] * signs.patterns).reshape(-1, size)
+        return Signs(patterns, signs.colours, len(patterns))
+    every = n_rows <= SMALL_TABLE and size <= _MOST_EVERY
     shared = np.flatnonzero(every | (np.bincount(signs.colours)[signs.colours] > 1))
     if not len(shared):
         return signs
     # The same turns for all patterns, or columns would not be orthogonal. So it takes several sets
     # of them that two parameters are long together as often as they should.
-    size = len(shared)
+    n = len(shared)
     sets = []
-    for turns in _turns(size, random) if every else random.integers(4, size=(1, size)):
-        lengths = np.ones((len(_LENGTHS), len(signs.colours)))
+    for turns in _turns(n, random) if every else random.integers(4, size=(1, n)):
+        lengths = np.ones((len(_LENGTHS), size))
         lengths[:, shared] = _LENGTHS[turns ^ np.arange(len(_LENGTHS))[:, None]]
-        sets.append((signs.patterns[:, None, :] * lengths).reshape(-1, len(signs.colours)))
+        sets.append((signs.patterns[:, None, :] * lengths).reshape(-1, size))
     patterns = np.concatenate(sets)
     return Signs(patterns, signs.colours, len(_LENGTHS))
+
+
+def _uncorrelated(size: int, random: np.random.Generator) -> np.ndarray:
+    """Lengths of parameters, shape (256, size), whose squares are those of independent Gaussians.
+
+    In each column they are those of `_many_lengths`, moved a little, so that of any two the squares
+    are uncorrelated: after Lowdin, the nearest to what they were.
+
+    References
+    ----------
+    Lowdin, P.-O. (1950). On the non-orthogonality problem connected with the use of atomic wave
+    functions in the theory of molecules and crystals. *Journal of Chemical Physics* 18(3), 365-375.
+    """
+    squares = _many_lengths() ** 2 - 1.0
+    excess = np.stack([random.permutation(squares) for _ in range(size)], axis=1)
+    for _ in range(_ROUNDS):
+        values, vectors = np.linalg.eigh(excess.T @ excess / (2 * len(excess)))
+        excess = np.maximum(excess @ (vectors / np.sqrt(values)) @ vectors.T, -1.0)
+        excess -= excess.mean(axis=0)
+    lengths: np.ndarray = np.sqrt(np.maximum(1.0 + excess, 0.0))
+    return lengths
+
+
+@functools.cache
+def _many_lengths() -> np.ndarray:
+    """Equally likely lengths, whose even moments up to the eighth are those of a Gaussian."""
+    quantiles = chi.ppf((np.arange(_MANY_LENGTHS) + 0.5) / _MANY_LENGTHS, 1)
+    shares, powers = (quantiles / quantiles[-1]) ** 2, np.arange(2, 9, 2)
+
+    def lengths(coefficients: np.ndarray) -> np.ndarray:
+        longer: np.ndarray = quantiles * np.exp(np.polyval(coefficients, shares))
+        return longer
+
+    def errors(coefficients: np.ndarray) -> np.ndarray:
+        moments = (lengths(coefficients)[:, None] ** powers).mean(axis=0)
+        differences: np.ndarray = np.log(moments / factorial2(powers - 1))
+        return differences
+
+    return lengths(root(errors, np.zeros(len(powers)), tol=1e-12).x)
 
 
 def _turns(size: int, random: np.random.Generator) -> np.ndarray:

@@ -13,9 +13,8 @@ class Status(enum.Enum):
 
     CONVERGED = "Converged: another pass would not change the result noticeably."
     PASSES_USED_UP = (
-        "Not converged: the passes were used up before the parameters came to rest. Give more "
-        "(max_passes=); of steps, bring the parameters near 0 and of the order of 1 first "
-        "(standardise the data)."
+        "Not converged: the passes were used up before the parameters came to rest. Call fit() "
+        "again to go on, or give more (max_passes=)."
     )
     STALLED = (
         "Not converged: no step improves the fit any more, though the gradient is not zero. The "
@@ -33,6 +32,16 @@ class Status(enum.Enum):
         "parameter, as where probabilities are clipped, though elsewhere it is not. So it stayed "
         "where the prior has it; diagnose() names it. Begin nearer to the data (init={...}), or "
         "write the likelihood without the limits (logit_p=)."
+    )
+    TOO_MANY = (
+        "Not converged: the means rest, but of more than 2,048 parameters that the same rows "
+        "inform standard deviations are known by random signs only, and may be off by a tenth or "
+        "more where columns are correlated. Use the means; or take fewer columns, or steps: fit(n)."
+    )
+    STEPS_USED_UP = (
+        "Not converged: the passes were used up before the averages of the steps came to rest. "
+        "Give more (max_passes=), bring the parameters near 0 and of the order of 1 first "
+        "(standardise the data), or make exact passes: fit() with strategy='auto'."
     )
     UNCONFIRMED = (
         "Not converged: steps came to rest, but an exact pass says that the optimum is elsewhere: "

@@ -13,7 +13,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.utils import CheckParameterValue
 from pytensor.graph.basic import Constant, Variable
-from pytensor.scalar.basic import Cast, Mul, Switch
+from pytensor.scalar.basic import Add, Cast, Log, Mul, Sub, Switch
 from pytensor.tensor.basic import Alloc, Join, MakeVector
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import All
@@ -72,14 +72,27 @@ def _inside(density: Variable) -> TensorVariable:
         inside = _inside(node.inputs[0])
         return inside if inside is _TRUE or inside.ndim == 0 else node.op(inside)
     if isinstance(node.op, Elemwise):
-        if isinstance(node.op.scalar_op, Mul | Cast):
-            return _and(*[_inside(factor) for factor in node.inputs])
+        if isinstance(node.op.scalar_op, Mul | Cast | Add | Sub):
+            return _and(*[_inside(part) for part in node.inputs])
+        if isinstance(node.op.scalar_op, Log):
+            condition = _boolean(node.inputs[0])
+            return _TRUE if condition is None else condition
         if isinstance(node.op.scalar_op, Switch):
             condition, if_true, if_false = node.inputs
             inside = _inside(if_true), _inside(if_false)
             if any(branch is not _TRUE for branch in inside):
                 return pt.switch(condition, *inside)
     return _TRUE
+
+
+def _boolean(variable: Variable) -> TensorVariable | None:
+    """The condition that a number is, 0 or 1; None for other numbers."""
+    while variable.owner is not None and (
+        isinstance(variable.owner.op, Elemwise) and isinstance(variable.owner.op.scalar_op, Cast)
+    ):
+        variable = variable.owner.inputs[0]
+    tensor = pt.as_tensor(variable)
+    return tensor if tensor.type.dtype == "bool" else None
 
 
 def _conditions(check: TensorVariable) -> list[TensorVariable]:

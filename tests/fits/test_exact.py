@@ -101,6 +101,7 @@ def test_steps_after_passes_begin_where_those_ended() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         after = trainer.fit(1).mean.eval()
+    assert trainer.result is None  # which said that it had converged
     assert np.abs(after - exact).max() < 0.11  # two learning rates
     again = trainer.fit()
     np.testing.assert_allclose(again.mean.eval(), exact, atol=1e-3)
@@ -580,3 +581,102 @@ def test_few_rows_of_groups_are_fitted_alike_whatever_the_seed(method) -> None:
     for other_mean, other_sd in others:
         assert np.abs((other_mean - mean) / sd).max() < 0.05
         np.testing.assert_allclose(other_sd, sd, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "error"), [("fullrank_advi", errors.NonFiniteError), ("laplace", None)]
+)
+def test_a_limit_that_depends_on_a_parameter(method, error) -> None:
+    """Wide draws, beyond the limit, have no finite gradient; and the mode is at it."""
+    loader = DataLoader(np.random.default_rng(0).random(300), 100)
+    with pm.Model() as model:
+        limit = pm.HalfNormal("limit", 5.0, initval=3.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Uniform("y", 0.0, limit, observed=batch, total_size=len(loader))
+    trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
+    if error:
+        with pytest.raises(error, match="not finite"):
+            trainer.fit()
+    else:
+        with pytest.warns(errors.NotConvergedWarning, match="kinks"):
+            trainer.fit()
+
+
+def test_a_mode_at_a_kink_of_the_prior() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2_000, 4))
+    loader = DataLoader({"x": x, "y": x[:, 0] + rng.normal(size=2_000)}, 500)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        b = pm.Laplace("b", 0.0, 0.01, shape=4)
+        x_, y = pm.Data("x", zeros["x"]), pm.Data("y", zeros["y"])
+        pm.Normal("likelihood", x_ @ b, 1.0, observed=y, total_size=len(loader))
+    trainer = Trainer("laplace", loader, model=model, random_seed=0, progressbar=False)
+    with pytest.warns(errors.NotConvergedWarning, match="kinks"):
+        trainer.fit()
+    assert trainer.result.status is Status.KINKED
+
+
+def test_absolute_values_of_a_handful_of_rows() -> None:
+    y = np.random.default_rng(2).laplace(size=4)
+    loader = DataLoader(y, 2)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0.0, 5.0)
+        batch = pm.Data("batch", loader.placeholder())
+        pm.Laplace("y", mu, 1.0, observed=batch, total_size=len(loader))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+
+    def negative(at: np.ndarray) -> float:
+        z = at[0] + np.exp(at[1]) * nodes
+        density = -0.02 * z**2 - np.abs(z[:, None] - y).sum(axis=1)
+        return -float(density @ weights / weights.sum() + at[1])
+
+    best = minimize(negative, [0.0, 0.0], method="Nelder-Mead", tol=1e-8).x
+    for method in ("advi", "fullrank_advi"):
+        trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
+        found = trainer.fit()
+        assert trainer.result.converged
+        assert abs(found.mean.eval()[0] - best[0]) < 0.02 * np.exp(best[1])
+        assert found.std.eval()[0] == pytest.approx(np.exp(best[1]), rel=0.02)
+
+
+def test_wide_effects_of_groups_without_events() -> None:
+    """Against the ELBO, which has a closed form."""
+    rng = np.random.default_rng(0)
+    n_groups, size = 12, 3
+    group = np.repeat(np.arange(n_groups), size)
+    y = rng.poisson(np.exp(-0.5 + 2.0 * rng.normal(size=n_groups))[group])
+    y[group < 4] = 0
+    loader = DataLoader({"group": group, "y": y}, 11)
+    zeros = loader.placeholder()
+    with pm.Model() as model:
+        mu, tau = pm.Normal("mu", 0.0, 2.0), pm.HalfNormal("tau", 2.0)
+        z = pm.Normal("z", mu, tau, shape=n_groups)
+        codes, count = pm.Data("group", zeros["group"]), pm.Data("y", zeros["y"])
+        pm.Poisson("count", pm.math.exp(z[codes]), observed=count, total_size=len(loader))
+    trainer = Trainer("advi", loader, model=model, random_seed=0, progressbar=False)
+    found = trainer.fit()
+    mean, sd = found.mean.eval(), found.std.eval()
+    totals = np.bincount(group, y)
+
+    def negative(at: np.ndarray) -> float:
+        m, v = at[: n_groups + 2], np.exp(2.0 * at[n_groups + 2 :])
+        rows = totals @ m[2:] - size * np.exp(m[2:] + 0.5 * v[2:]).sum()
+        priors = -0.125 * (m[0] ** 2 + v[0]) - 0.125 * np.exp(2.0 * (m[1] + v[1])) + m[1]
+        apart = ((m[2:] - m[0]) ** 2 + v[2:] + v[0]).sum()
+        effects = -n_groups * m[1] - 0.5 * np.exp(-2.0 * (m[1] - v[1])) * apart
+        return -float(rows + priors + effects + at[n_groups + 2 :].sum())
+
+    best = minimize(negative, np.concatenate([mean, np.log(sd)]), method="BFGS").x
+    assert trainer.result.converged
+    assert np.abs(mean - best[: n_groups + 2]).max() / sd.min() < 0.2
+    np.testing.assert_allclose((mean - best[: n_groups + 2]) / sd, 0.0, atol=0.05)
+    np.testing.assert_allclose(np.log(sd), best[n_groups + 2 :], atol=0.03)
+
+
+def test_more_columns_than_can_be_told_apart(monkeypatch) -> None:
+    monkeypatch.setattr("pymc_streaming.vi.exact.MOST_COLUMNS", 4)
+    trainer = trainer_for(correlated_linear())
+    with pytest.warns(errors.NotConvergedWarning, match="random signs"):
+        trainer.fit()
+    assert trainer.result.status is Status.TOO_MANY

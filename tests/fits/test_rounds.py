@@ -117,7 +117,7 @@ def test_passes_that_are_used_up() -> None:
     trainer = trainer_for(correlated_linear(), compile_kwargs=FAST)
     with pytest.warns(errors.NotConvergedWarning, match="max_passes="):
         trainer.fit(max_passes=2)
-    assert trainer.result.status is Status.PASSES_USED_UP
+    assert trainer.result.status is Status.STEPS_USED_UP
     assert (trainer.result.passes, trainer.result.rows) == (2, 40_000)
 
 

@@ -174,12 +174,15 @@ def test_fractions() -> None:
     assert [check_fraction(each) for each in (1, 0.75, np.float32(0.5))] == [1.0, 0.75, 0.5]
 
 
-@pytest.mark.parametrize("given", ["", "lots", "-1GB", -1, 0, "0", "0GB", True, 1.5, None, "1 PB"])
+@pytest.mark.parametrize(
+    "given", ["", "lots", "-1GB", -1, 0, "0", "0GB", True, 1.5, None, "1 PB", 16, "512"]
+)
 def test_no_limit(given) -> None:
     with pytest.raises(ArgumentError, match=r"^memory_limit must be"):
         check_limit("memory_limit", given)
 
 
 def test_limits() -> None:
-    given = [1, "1", "0.5GB", "2 GiB", np.int64(7), " 512 "]
-    assert [check_limit("x", each) for each in given] == [1, 1, 5 * 10**8, 2**31, 7, 512]
+    given = [2**20, "1048576", "0.5GB", "2 GiB", np.int64(2**21), " 2000000 "]
+    expected = [2**20, 2**20, 5 * 10**8, 2**31, 2**21, 2_000_000]
+    assert [check_limit("x", each) for each in given] == expected

@@ -46,7 +46,7 @@ def test_the_first_that_fits(mib, strategy, sample_rows, reason) -> None:
 def test_nothing_fits() -> None:
     plan = chosen(1)
     assert (plan.strategy, plan.sample_rows, plan.fits) == ("accumulate", 5, False)
-    assert plan.reason.endswith("nothing takes less, so the limit will be exceeded")
+    assert plan.reason.endswith("accumulate of 5 rows takes least, and exceeds the limit")
 
 
 def test_what_was_asked_for() -> None:

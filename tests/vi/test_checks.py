@@ -368,5 +368,43 @@ def test_a_code_beyond_the_groups():
         pm.Normal("likelihood", effect[group], 1, observed=y, total_size=N)
     batch = {"group": np.arange(B) % 3, "y": np.zeros(B) + 0.5}
     check(model, batch)
-    with pytest.raises(errors.PlaceholderError, match="cannot be evaluated"):
+    with pytest.raises(errors.IndexRangeError, match=r"'effect' run from 0 to 3, .* 0 to 2"):
         check(model, {"group": np.arange(B) % 4, "y": batch["y"]})
+
+
+@pytest.mark.parametrize(
+    ("sum_up", "found"),
+    [
+        (lambda density: density.sum(), "found a single number"),
+        (lambda density: density.sum(keepdims=True), "found 1 along"),
+        (lambda density: density[None, :], "found 1 along"),
+    ],
+)
+def test_a_density_without_an_element_for_each_row(sum_up, found):
+    def density(value, mu):
+        return sum_up(pm.logp(pm.Normal.dist(mu, 1.0), value))
+
+    def extra(b, batch):
+        mu = b[0] * batch[:, 0]
+        pm.CustomDist("z", mu, logp=density, observed=batch[:, 1], total_size=N)
+
+    with pytest.raises(errors.RowAxisError, match=f"'z' must have .* 8 for the first.*{found}"):
+        check(regression(extra=extra))
+
+
+def test_rows_along_the_second_axis():
+    def extra(b, batch):
+        mu, z = (b[0] * batch[:, 0])[None, :], batch[:, 1][None, :]
+        pm.Normal("z", mu, 1.0, observed=z, total_size=(None, N))
+
+    with pytest.raises(errors.ModelError, match="'z'"):
+        check(regression(extra=extra))
+
+
+def test_a_potential_in_the_place_of_a_likelihood():
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 1)
+        batch = pm.Data("batch", np.zeros((B, 3)))
+        pm.Potential("p", pm.logp(pm.Normal.dist(b, 1.0), batch[:, 0]).sum())
+    with pytest.raises(errors.StreamedPotentialError, match=r"'p'.*CustomDist"):
+        check(model)

@@ -39,7 +39,7 @@ def test_a_fit_that_begins_where_the_likelihood_is_flat(method) -> None:
 
 
 def test_steps_that_begin_there() -> None:
-    trainer = threshold_trainer("advi", 3_000.0, strategy="streaming")
+    trainer = threshold_trainer("advi", 300.0, strategy="streaming")
     with pytest.warns(NotConvergedWarning, match="exactly flat"):
         trainer.fit()
     assert trainer.result.status is Status.FLAT

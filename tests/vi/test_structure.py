@@ -119,3 +119,21 @@ def test_rows_of_groups_that_the_sample_lacks_are_kept() -> None:
     added = {name: array[600:] for name, array in table.extended_sample().rows.items()}
     assert sorted(added["code"]) == list(range(0, 50, 7))
     np.testing.assert_array_equal(codes[added["x"].astype(int)], added["code"])
+
+
+def test_elements_of_which_a_row_may_have_two_have_colours_of_their_own() -> None:
+    """Papers with two authors, but none with both of the last in the rows that are looked at."""
+    one = np.arange(N) % G
+    rows = {"one": one, "two": (one + 1) % 3, "y": ROWS["y"]}
+    with pm.Model() as model:
+        one, two, y = (pm.Data(name, rows[name]) for name in ("one", "two", "y"))
+        author = pm.Normal("author", 0.0, 1.0, shape=G)
+        again = pm.Normal("again", 0.0, 1.0, shape=G)
+        mean = author[one] + author[two] + again[one] * (1.0 + again[one + 0])
+        pm.Normal("likelihood", mean, 1.0, observed=y, total_size=N)
+    binding, guide = Binding(model, None, rows), MeanFieldGuide(model, 0)
+    terms = Terms(binding, model.observed_RVs, guide, rows, N, FAST)
+    alone = Sample({name: array[rows["one"] == 5] for name, array in rows.items()})
+    random = np.random.default_rng(0)
+    colours = colours_of(terms, guide, guide.location, 1e-3, alone, random)
+    assert len(set(colours[:G])) == G

@@ -37,6 +37,7 @@ def evaluate(expression):
         (lambda: pm.Normal.dist(0.0, 1.0), [0.0, 50.0]),
         (lambda: pm.Normal.dist(0.0, -1.0), [0.0]),
         (lambda: pm.ZeroInflatedPoisson.dist(0.5, 2.0), [0, 3]),
+        (lambda: pm.HurdleGamma.dist(0.5, alpha=2.0, beta=1.0), [0.0, 0.5, -1.0]),
         (
             lambda: pm.Mixture.dist(
                 w=[0.5, 0.5], comp_dists=[pm.Exponential.dist(1.0), pm.Normal.dist(0.0, 1.0)]
@@ -76,3 +77,11 @@ def test_conditions_of_another_shape_than_the_rows():
         p = np.full(n_categories, 1 / n_categories)
         density = pm.logp(pm.Categorical.dist(p=p), pt.as_tensor(np.array([0, 1, 1])))
         assert evaluate(support_violation(density)) == 0.0
+
+
+def test_the_logarithm_of_a_condition() -> None:
+    value = pt.as_tensor(np.array([0.5, -0.5]))
+    for condition in (value > 0, (value > 0).astype("float64")):
+        density = pt.log(condition) - value
+        assert np.isnan(evaluate(support_violation(density)))
+        assert evaluate(support_violation(density[:1])) == 0.0

@@ -25,8 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import hadamard
 from scipy.optimize import root
-from scipy.special import factorial2
-from scipy.stats import chi
+from scipy.special import factorial2, ndtri
 
 __all__ = ["MOST_COLUMNS", "SMALL_TABLE", "Signs", "sign_patterns", "with_lengths"]
 
@@ -187,7 +186,7 @@ def _uncorrelated(size: int, random: np.random.Generator) -> np.ndarray:
 @functools.cache
 def _many_lengths() -> np.ndarray:
     """Equally likely lengths, whose even moments up to the eighth are those of a Gaussian."""
-    quantiles = chi.ppf((np.arange(_MANY_LENGTHS) + 0.5) / _MANY_LENGTHS, 1)
+    quantiles = ndtri(0.5 + (np.arange(_MANY_LENGTHS) + 0.5) / (2 * _MANY_LENGTHS))
     shares, powers = (quantiles / quantiles[-1]) ** 2, np.arange(2, 9, 2)
 
     def lengths(coefficients: np.ndarray) -> np.ndarray:

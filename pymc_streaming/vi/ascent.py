@@ -267,9 +267,9 @@ def _arrives(
 
     A move is about as long as the way that was left before it; what is left after it is less in the
     proportion in which this move was shorter than the one before, or that one than the one before
-    it, whichever is nearer to one; and where moves become shorter slowly, though not more slowly
-    than `slowest`, it is as much as all that are to come. Small changes of scales come of the moves
-    of the means, which they follow a pass later, and shrink as those do.
+    it, whichever is nearer to one. Where moves become shorter slowly, though not more slowly than
+    `slowest`, it is all that are to come, which may be twice as much. Small changes of scales come
+    of the moves of the means, which they follow a pass later, and shrink as those do.
     """
     left = step_rate = scale_rate = 1.0
     if before is not None:
@@ -278,7 +278,7 @@ def _arrives(
             step_rate, scale_rate = np.maximum((step_rate, scale_rate), _rates(before, earlier))
         if moved.log_scale < _FOLLOWING:
             scale_rate = min(scale_rate, step_rate)
-        left = step_rate / (1.0 - min(step_rate, slowest))
+        left = step_rate * max(1.0, 0.5 / (1.0 - min(step_rate, slowest)))
     return moved.step * left < step_tolerance and moved.log_scale * scale_rate < scale_tolerance
 
 

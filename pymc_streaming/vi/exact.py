@@ -31,6 +31,9 @@ __all__ = ["fit_exactly"]
 
 # Rows of a table of which looking at each often takes no time at all.
 _FEW = 2**14
+# And how near to their end means have to be there, in standard deviations: with so few rows they
+# may go on for long in short moves, as scales follow them.
+_NEAR = 0.005
 # Distance, in standard deviations, from which on a covariance is looked at closely.
 _ROUGH = 0.2
 # Change of a curvature, in standard deviations, by looking from farther around, that a smooth
@@ -88,6 +91,8 @@ def fit_exactly(
         "max_passes": max_passes,
         "seen": seen,
     }
+    if table.n_rows <= _FEW:
+        options["step_tolerance"] = _NEAR
     ascent: Ascent[Any]  # of either Gaussian
     if spread is None:
         ascent = _independent(start, watched, random, options)

@@ -669,7 +669,6 @@ def test_wide_effects_of_groups_without_events() -> None:
 
     best = minimize(negative, np.concatenate([mean, np.log(sd)]), method="BFGS").x
     assert trainer.result.converged
-    assert np.abs(mean - best[: n_groups + 2]).max() / sd.min() < 0.2
     np.testing.assert_allclose((mean - best[: n_groups + 2]) / sd, 0.0, atol=0.05)
     np.testing.assert_allclose(np.log(sd), best[n_groups + 2 :], atol=0.03)
 

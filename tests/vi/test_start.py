@@ -104,7 +104,8 @@ def test_starts_without_derivatives_are_left_out() -> None:
 
 def test_sample_sizes() -> None:
     assert sample_size(100, 5, 8) == 100
-    assert sample_size(8 * 10**9, 5, 8) == pytest.approx(3_000_000, abs=1)
+    assert sample_size(64 * 10**6, 5, 8) == pytest.approx(1_200_000, abs=1)
+    assert sample_size(8 * 10**9, 5, 8) == 64 * 2**20 // 8
     assert sample_size(10**9, 5, 100_000) == 2_000  # rows of a hundred kilobytes
     assert sample_size(10**7, 20, 8_000) == 64 * 2**20 // 8_000
     assert sample_size(10**6, 1_000, 8_000) == 30_000  # thirty for each parameter

@@ -153,8 +153,6 @@ def _moving(d: Diagnosis, in_steps: bool) -> str:
         "as max_passes= allows."
     )
     if d.step is None or d.log_scale is None:
-        if d.method == "advi" or d.missing is not Missing.NO_MAXIMUM:
-            return ""
         return f"Not converged: around the means the log-density has no maximum. {how}"
     far = _distance(d)
     if np.abs(d.step).max() > MOST_STEP or np.abs(d.log_scale).max() > MOST_LOG_SCALE:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from rich.filesize import decimal
 
-from pymc_streaming.arguments import parse_bytes, whole_number
+from pymc_streaming.arguments import one_of, parse_bytes, whole_number
 from pymc_streaming.errors import ArgumentError, OutputError, SchemaError
 from pymc_streaming.shuffling.inputs import (
     InputTable,
@@ -185,8 +185,7 @@ def preshuffle(
             f"memory_limit must be at least {_LEAST_WORKER_BYTES // 2**20} MiB, found "
             f"{memory_limit!r}."
         )
-    if format not in _FORMATS:
-        raise ArgumentError(f'format must be "parquet" or "arrow", found {format!r}.')
+    one_of("format", format, _FORMATS)
     if shards is not None:
         shards = whole_number("shards", shards)
         if shards > _MOST_SHARDS:

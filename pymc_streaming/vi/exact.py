@@ -181,7 +181,9 @@ def _dense(
     def of_prior(family: Dense) -> np.ndarray:
         return family.prior(ascent.q)[1]
 
-    kinked = _has_kinks(of_rows, finer, anchor) or _has_kinks(of_prior, finer, ascent.q)
+    kinked = _has_kinks(of_rows, of_sample, finer, anchor) or _has_kinks(
+        of_prior, of_prior(finer), finer, ascent.q
+    )
     return replace(ascent, status=Status.KINKED) if kinked else ascent
 
 
@@ -190,12 +192,14 @@ def _closely(start: Start, table: Table) -> bool:
     return start.of_all_rows or table.n_rows <= _FEW
 
 
-def _has_kinks(curvature: Callable[[Dense], np.ndarray], family: Dense, q: DenseGaussian) -> bool:
+def _has_kinks(
+    curvature: Callable[[Dense], np.ndarray], near: np.ndarray, family: Dense, q: DenseGaussian
+) -> bool:
     """Whether looks from farther around find another curvature, and not by the square of how far.
 
     That is how it changes where a density is smooth, if it is far from normal.
     """
-    near, changes = curvature(family), {}
+    changes = {}
     for times in _FARTHER:
         wider = curvature(replace(family, spread=times * family.spread))
         if not np.isfinite(wider).all():  # beyond a limit

@@ -8,11 +8,12 @@ very often a finite gradient, so a step that asks only for gradients would never
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.utils import CheckParameterValue
-from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.scalar.basic import Add, Cast, Log, Mul, Sub, Switch
 from pytensor.tensor.basic import Alloc, Join, MakeVector
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
@@ -87,11 +88,7 @@ def _inside(density: Variable) -> TensorVariable:
 
 def _boolean(variable: Variable) -> TensorVariable | None:
     """The condition that a number is, 0 or 1; None for other numbers."""
-    while variable.owner is not None and (
-        isinstance(variable.owner.op, Elemwise) and isinstance(variable.owner.op.scalar_op, Cast)
-    ):
-        variable = variable.owner.inputs[0]
-    tensor = pt.as_tensor(variable)
+    tensor = pt.as_tensor(_beneath(variable, _is_cast))
     return tensor if tensor.type.dtype == "bool" else None
 
 
@@ -102,16 +99,25 @@ def _conditions(check: TensorVariable) -> list[TensorVariable]:
         together = node.inputs[0].owner
         if together is not None and isinstance(together.op, MakeVector | Join):
             inputs = together.inputs[isinstance(together.op, Join) :]
-            scalars = [_without_shape(each) for each in inputs]
+            scalars = [_beneath(each, _is_shape) for each in inputs]
             if all(scalar.type.ndim == 0 for scalar in scalars):
                 return [found for scalar in scalars for found in _conditions(scalar)]
     return [check]
 
 
-def _without_shape(variable: TensorVariable) -> TensorVariable:
-    while variable.owner is not None and isinstance(variable.owner.op, DimShuffle):
+def _beneath(variable: Variable, is_wrapping: Callable[[Apply], bool]) -> Variable:
+    """What a variable is made of by wrappings of one input alone."""
+    while variable.owner is not None and is_wrapping(variable.owner):
         variable = variable.owner.inputs[0]
     return variable
+
+
+def _is_cast(node: Apply) -> bool:
+    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Cast)
+
+
+def _is_shape(node: Apply) -> bool:
+    return isinstance(node.op, DimShuffle)
 
 
 def _by_element(check: TensorVariable, density: Variable) -> TensorVariable:
@@ -135,12 +141,5 @@ def _and(*conditions: TensorVariable) -> TensorVariable:
 
 
 def _is_minus_infinity(variable: Variable) -> bool:
-    while variable.owner is not None and (
-        isinstance(variable.owner.op, DimShuffle)
-        or (
-            isinstance(variable.owner.op, Elemwise)
-            and isinstance(variable.owner.op.scalar_op, Cast)
-        )
-    ):
-        variable = variable.owner.inputs[0]
+    variable = _beneath(variable, lambda node: _is_cast(node) or _is_shape(node))
     return isinstance(variable, Constant) and bool(np.all(np.isneginf(variable.data)))

@@ -14,7 +14,7 @@ whose squares and fourth powers average to those of a Gaussian. In a small table
 be like that, and looking at it so often takes no time. There a parameter may multiply another, as
 the spread of effects does that are not centred, so any two have to be long together as often as if
 that were independent. Of a few rows a single one may bend the log-density where four lengths do not
-look, so there are 256.
+look, so there are up to 256.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MOST_EVERY = 128
 # How often; and for up to half as many as the first, where no two are long together more often than
 # others, which takes a power of four.
 _SETS, _FEWER_SETS = 64, 8
-# Lengths where each row is looked at in all patterns at all of them; and the most that rows and
-# patterns make together there.
-_MANY_LENGTHS, _MOST_LOOKS = 256, 2**18
+# Lengths where each row is looked at in all patterns at all of them: at most, at least, and as many
+# as make so many looks with rows and patterns.
+_MANY_LENGTHS, _FEWER_LENGTHS, _LOOKS = 256, 64, 2**24
 # Rounds in which they are made uncorrelated.
 _ROUNDS = 50
 # Products in the field of four elements, whose sums are exclusive ors.
@@ -131,7 +131,7 @@ def with_lengths(signs: Signs, random: np.random.Generator, n_rows: int) -> Sign
         For which parameter is long when.
     n_rows : int
         Of the table. Of a small one, all parameters are taken at four lengths, if they are up to
-        128; of one of few rows, which it is the rather the fewer parameters there are, at 256; else
+        128; of one of few rows at 64 to 256, the more the fewer rows and parameters there are; else
         at four those that share a colour.
 
     Examples
@@ -142,8 +142,10 @@ def with_lengths(signs: Signs, random: np.random.Generator, n_rows: int) -> Sign
     [[1.0, 1.0, 1.0], [1.0, 3.0, 3.0]]
     """
     size = len(signs.colours)
-    if n_rows * len(signs.patterns) <= _MOST_LOOKS and 2 * size <= _MANY_LENGTHS:
-        lengths = _uncorrelated(size, random)
+    most = _LOOKS // (n_rows * len(signs.patterns))
+    if most >= max(_FEWER_LENGTHS, 4 * size):
+        count = min(1 << most.bit_length() - 1, _MANY_LENGTHS)
+        lengths = _uncorrelated(count, size, random)
         patterns = (lengths[:, None, :] * signs.patterns).reshape(-1, size)
         return Signs(patterns, signs.colours, len(patterns))
     every = n_rows <= SMALL_TABLE and size <= _MOST_EVERY
@@ -162,8 +164,8 @@ def with_lengths(signs: Signs, random: np.random.Generator, n_rows: int) -> Sign
     return Signs(patterns, signs.colours, len(_LENGTHS))
 
 
-def _uncorrelated(size: int, random: np.random.Generator) -> np.ndarray:
-    """Lengths of parameters, shape (256, size), whose squares are those of independent Gaussians.
+def _uncorrelated(count: int, size: int, random: np.random.Generator) -> np.ndarray:
+    """Lengths of parameters, shape (count, size), with squares as of independent Gaussians.
 
     In each column they are those of `_many_lengths`, moved a little, so that of any two the squares
     are uncorrelated: after Lowdin, the nearest to what they were.
@@ -173,20 +175,21 @@ def _uncorrelated(size: int, random: np.random.Generator) -> np.ndarray:
     Lowdin, P.-O. (1950). On the non-orthogonality problem connected with the use of atomic wave
     functions in the theory of molecules and crystals. *Journal of Chemical Physics* 18(3), 365-375.
     """
-    squares = _many_lengths() ** 2 - 1.0
+    squares = _many_lengths(count) ** 2 - 1.0
     excess = np.stack([random.permutation(squares) for _ in range(size)], axis=1)
     for _ in range(_ROUNDS):
         values, vectors = np.linalg.eigh(excess.T @ excess / (2 * len(excess)))
         excess = np.maximum(excess @ (vectors / np.sqrt(values)) @ vectors.T, -1.0)
         excess -= excess.mean(axis=0)
-    lengths: np.ndarray = np.sqrt(np.maximum(1.0 + excess, 0.0))
+    found = np.maximum(1.0 + excess, 0.0)
+    lengths: np.ndarray = np.sqrt(found / found.mean(axis=0))
     return lengths
 
 
 @functools.cache
-def _many_lengths() -> np.ndarray:
+def _many_lengths(count: int) -> np.ndarray:
     """Equally likely lengths, whose even moments up to the eighth are those of a Gaussian."""
-    quantiles = ndtri(0.5 + (np.arange(_MANY_LENGTHS) + 0.5) / (2 * _MANY_LENGTHS))
+    quantiles = ndtri(0.5 + (np.arange(count) + 0.5) / (2 * count))
     shares, powers = (quantiles / quantiles[-1]) ** 2, np.arange(2, 9, 2)
 
     def lengths(coefficients: np.ndarray) -> np.ndarray:

@@ -125,6 +125,7 @@ class Recording:
                 f"{self.path.name} cannot be kept: it was measured on {found}; this is {now}."
             )
         self.record["measurements"] += [m for m in before["measurements"] if wanted(m["of"])]
+        self.record["commands_before"] = [*before.get("commands_before", []), before["command"]]
 
     def results(self) -> Results:
         """What there is so far."""

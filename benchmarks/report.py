@@ -98,7 +98,7 @@ def write_report(module: ModuleType, results: Results, folder: Path) -> None:
 
 
 def conditions(results: Results) -> str:
-    """The command, the machine, the versions and the seeds, in Markdown."""
+    """The commands, the machine, the versions and the seeds, in Markdown."""
     record = results.record
     machine, seeds = record["machine"], record["seeds"]
     versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
@@ -106,8 +106,9 @@ def conditions(results: Results) -> str:
     first, count = seeds["first"], seeds["count"]
     numbers = f"Seed {first}" if count == 1 else f"Seeds {first} to {first + count - 1:,}"
     day = record["started"][:10]
+    commands = "\n".join([*record.get("commands_before", []), record["command"]])
     return (
-        f"```sh\n{record['command']}\n```\n\n"
+        f"```sh\n{commands}\n```\n\n"
         f"On {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / 2**30:.1f} GiB of memory, {machine['kernel']}{settings}; "
         f"Python {machine['python']}, {versions}. {numbers}, {day}."

@@ -16,6 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.models import PRIOR_SCALE
 from benchmarks.processes import ChildError
 from benchmarks.recording import Recording, Results
+from benchmarks.report import conditions
 from benchmarks.suite_contestants import Checkpoint
 from benchmarks.suite_models import MODELS
 from benchmarks.suite_references import FOLDER, MOST_R_HAT, Reference, find, sizes_with_draws
@@ -199,12 +200,14 @@ def test_others_fit_longer_than_this_package(here, tmp_path, monkeypatch):
 
 
 def test_what_is_on_record_of_others_can_be_kept(tmp_path):
-    made = Recording("suite", tmp_path, Namespace())
+    made = Recording("suite", tmp_path, Namespace(), ["--rows", "8000"])
     for name in ("linear", "rare"):
         made.add("fit", {"model": name, "rows": 8_000}, {"seconds": 1.0})
     made.finish()
     after = Recording("suite", tmp_path, Namespace())
     after.keep(lambda of: of["model"] != "linear")
+    assert after.record["commands_before"] == [made.record["command"]]
+    assert made.record["command"] in conditions(after.results())
     assert [row.of["model"] for row in after.results().rows("fit")] == ["rare"]
     after.record["versions"] = {"pymc": "0"}
     with pytest.raises(BenchmarkError, match=r"suite\.json cannot be kept: it was measured on"):

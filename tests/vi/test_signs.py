@@ -36,13 +36,13 @@ def test_of_very_many_colours_the_patterns_are_random_and_few() -> None:
     assert np.abs(products - np.eye(50)).max() < 5 / np.sqrt(2048)
 
 
-@given(st.integers(1, 9), st.integers(0, 2**32 - 1))
+@given(st.integers(3, 9), st.integers(0, 2**32 - 1))
 def test_lengths_keep_columns_orthogonal_and_have_the_moments_of_a_normal(size, seed) -> None:
     random = np.random.default_rng(seed)
-    signs = with_lengths(sign_patterns(np.arange(size), random), random, 50_000)
+    signs = with_lengths(sign_patterns(np.arange(size), random), random, 2**17)
     patterns, n = signs.patterns, len(signs.patterns)
     np.testing.assert_allclose(patterns.T @ patterns, n * np.eye(size), atol=1e-9 * n)
-    np.testing.assert_allclose((patterns**4).mean(axis=0), 3.0, rtol=1e-5)
+    np.testing.assert_allclose((patterns**4).mean(axis=0), 3.0)
     # What is looked at together has all four lengths.
     together = patterns.reshape(-1, signs.together, size)
     np.testing.assert_allclose((together**2).mean(axis=1), 1.0)

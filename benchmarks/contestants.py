@@ -227,8 +227,8 @@ def resident_steps(
     trainer = Trainer(method, loader, model=model, random_seed=0, progressbar=False)
     size = loader.batch_size
     whole = len(loader) // size
-    step = trainer._prepare({name: array[:size] for name, array in rows.items()}).step
-    random, d = np.random.default_rng(0), trainer._subject.guide.size
+    step = trainer._fits.prepare_steps({name: array[:size] for name, array in rows.items()}).step
+    random, d = np.random.default_rng(0), trainer._fits.subject.guide.size
 
     def stepping(n_batches: int, at_once: int) -> Callable[[int], None]:
         taken = 0

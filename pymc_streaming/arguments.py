@@ -13,6 +13,7 @@ __all__ = [
     "in_words",
     "one_of",
     "parse_bytes",
+    "parse_seconds",
     "random_generator",
     "seed_or_drawn",
     "whole_number",
@@ -60,6 +61,24 @@ def parse_bytes(name: str, value: int | str) -> int:
         raise ArgumentError(f'{name} must be bytes, or words such as "64MB", found {value!r}.')
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def parse_seconds(name: str, value: str) -> float:
+    """Seconds, given in words such as ``"5min"``, ``"90 s"`` or ``"1h 30min"``.
+
+    Examples
+    --------
+    >>> parse_seconds("checkpoint_every", "1h 30min")
+    5400.0
+    """
+    units = {"s": 1.0, "min": 60.0, "h": 3600.0}
+    part = r"(\d+(?:\.\d+)?)\s*(s|min|h)"
+    if not re.fullmatch(rf"\s*(?:{part}\s*)+", value):
+        raise ArgumentError(f'{name} must be a time such as "5min" or "30s", found {value!r}.')
+    seconds = sum(float(number) * units[unit] for number, unit in re.findall(part, value))
+    if not seconds:
+        raise ArgumentError(f"{name} must be more than nothing, found {value!r}.")
+    return seconds
 
 
 def in_words(nbytes: int) -> str:

@@ -18,6 +18,10 @@
     ├── OutputError                    the result cannot be written as asked
     │   ├── OutputExistsError          there is something already, or being written
     │   └── DiskSpaceError             the disk is full, or would be
+    ├── CheckpointError                a saved state cannot be used
+    │   ├── MissingCheckpointError
+    │   ├── CorruptCheckpointError
+    │   └── CheckpointMismatchError    it is of another model, table or call
     ├── PlaceholderError               batches and pm.Data do not fit together
     ├── ModelError                     streaming this model would bias the posterior
     │   ├── NothingStreamedError
@@ -56,7 +60,10 @@ __all__ = [
     "ArgumentError",
     "BatchSizedShapeWarning",
     "CategoryError",
+    "CheckpointError",
+    "CheckpointMismatchError",
     "ConsumedIteratorError",
+    "CorruptCheckpointError",
     "CorruptFileError",
     "DependentRowsError",
     "DiscreteLatentError",
@@ -67,6 +74,7 @@ __all__ = [
     "IndexRangeError",
     "ManifestError",
     "MemoryLimitWarning",
+    "MissingCheckpointError",
     "MissingFileError",
     "MissingValueError",
     "ModelError",
@@ -163,6 +171,22 @@ class OutputExistsError(OutputError, FileExistsError):
 
 class DiskSpaceError(OutputError):
     """The disk is full, or has less room than the work needs."""
+
+
+class CheckpointError(StreamingError):
+    """A saved state cannot be used."""
+
+
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """No checkpoint where one was expected."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A checkpoint that is truncated or damaged."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A checkpoint of another model, another table, other settings or another call of ``fit``."""
 
 
 class PlaceholderError(StreamingError):

@@ -52,6 +52,11 @@ class Recorder:
         while self._entries and self._entries[-1][0] > step:
             self._entries.pop()
 
+    def load(self, history: History) -> None:
+        """Go on after what another one recorded."""
+        columns = (history.step, history.loss, history.rows, history.seconds)
+        self._entries = list(zip(*(column.tolist() for column in columns), strict=True))
+
     def history(self) -> History:
         """Everything recorded so far."""
         columns = zip(*self._entries, strict=True) if self._entries else ((), (), (), ())
@@ -119,14 +124,15 @@ class FitProgress(_Bar):
         )
         self._n, self._batch_size = n, batch_size
         self._before = self._done = 0  # steps of the runs before, and of this one
+        self._first = 0  # of this one, those that were taken before it went on
         self._loss = math.nan
         self._started = time.perf_counter()
         self._shown = -math.inf
 
-    def begin(self) -> None:
-        """The first step of a run follows; of several, steps are counted together."""
-        self._started = time.perf_counter()
-        self._before, self._done = self._before + self._done, 0
+    def begin(self, done: int = 0) -> None:
+        """Steps of a run follow, after so many; of several, steps are counted together."""
+        self._started, self._first = time.perf_counter(), done
+        self._before, self._done = self._before + self._done, done
         self._progress.update(self._task, description="fitting")
 
     def seen(self, loss: float) -> None:
@@ -143,7 +149,7 @@ class FitProgress(_Bar):
             return
         self._shown = now
         elapsed = max(now - self._started, 1e-9)
-        rows_per_second = done * self._batch_size / elapsed
+        rows_per_second = (done - self._first) * self._batch_size / elapsed
         self._progress.update(
             self._task,
             completed=self._before + done,

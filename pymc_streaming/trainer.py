@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,31 @@ import pymc as pm
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.arguments import in_words, one_of, random_generator, whole_number
+from pymc_streaming.checkpoints import (
+    CheckpointFolder,
+    Keeper,
+    Schedule,
+    State,
+    read_state,
+    write_state,
+)
 from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis import diagnose as diagnose_fit
 from pymc_streaming.errors import (
     ArgumentError,
-    FixedRowsError,
     MemoryLimitWarning,
+    MissingCheckpointError,
     NotConvergedWarning,
     OrderedDataError,
     OrderedDataWarning,
-    SeveralModesWarning,
 )
-from pymc_streaming.fits.exact import ExactFit
+from pymc_streaming.fits.calls import Call, Calls, Place
+from pymc_streaming.fits.model_fits import ModelFits
 from pymc_streaming.fits.result import FitResult
-from pymc_streaming.fits.rounds import fit_in_rounds, steps_of
-from pymc_streaming.fits.stochastic import ORDER_FIRST, StochasticFit
-from pymc_streaming.fits.subject import Subject, subject_of
-from pymc_streaming.loader import BatchStream, DataLoader
+from pymc_streaming.fits.rounds import steps_of
+from pymc_streaming.fits.stochastic import ORDER_FIRST
+from pymc_streaming.loader import DataLoader
+from pymc_streaming.notices import warn
 from pymc_streaming.ordering.effects import Stream
 from pymc_streaming.ordering.guard import order_warning
 from pymc_streaming.planning import (
@@ -41,15 +50,13 @@ from pymc_streaming.planning import (
     memory_limit,
     ways,
 )
-from pymc_streaming.progress import FitProgress, History, PassProgress, Recorder
+from pymc_streaming.progress import History
 from pymc_streaming.sources import KeptSource
 from pymc_streaming.vi.binding import placeholder_names
 from pymc_streaming.vi.compiling import arguments_of, backend_of
-from pymc_streaming.vi.cores import leaving_cores, n_cores
 from pymc_streaming.vi.guides import GUIDES, n_parameters
 from pymc_streaming.vi.initial import check_init
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, check_optimizer
-from pymc_streaming.vi.start import sample_size
 from pymc_streaming.vi.status import Status
 from pymc_streaming.vi.usage import unread_columns
 
@@ -108,6 +115,13 @@ class Trainer:
         Instead, the most that the process may take: bytes, or words such as ``"48GB"``. Default:
         the environment variable ``PYMC_STREAMING_MEMORY_LIMIT``, else by `memory_fraction`. The
         plan follows it; it is not enforced.
+    checkpoint_dir : str or os.PathLike, optional
+        Folder in which the state of a fit is saved while it runs, at its end, and when it is
+        interrupted, whether by Ctrl-C, by SIGTERM or by an error in the data. Default: it is not.
+    checkpoint_every : int or str, default "5min"
+        How often: a time, or a number of steps, of exact passes a number of passes.
+    keep : int, default 3
+        Checkpoints that are kept, the newest ones.
     progressbar : bool, default True
         Show progress, where there is a terminal.
 
@@ -115,12 +129,6 @@ class Trainer:
     ----------
     strategy : str
         As given. Set it to go on another way: after steps, say, in exact passes by "auto".
-    approximation : pymc.variational.opvi.Approximation or None
-        The result so far, also after an error or an interruption.
-    history : History
-        Steps, losses, rows and seconds on record.
-    result : FitResult or None
-        How the last fit ended; None if it had a number of steps.
 
     Raises
     ------
@@ -164,6 +172,9 @@ class Trainer:
         strategy: str = "auto",
         memory_fraction: float = 0.75,
         memory_limit: int | str | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str = "5min",
+        keep: int = 3,
         progressbar: bool = True,
     ) -> None:
         if not isinstance(dataloader, DataLoader):
@@ -193,21 +204,40 @@ class Trainer:
             None if memory_limit is None else check_limit("memory_limit", memory_limit)
         )
         self.progressbar = progressbar
-        self.approximation: Approximation | None = None
-        self.result: FitResult | None = None
-        self._random = random_generator(random_seed)
-        self._guide_seed = int(self._random.integers(2**31))
+        self._schedule = Schedule(checkpoint_every)
+        self._folder = (
+            CheckpointFolder(Path(checkpoint_dir), whole_number("keep", keep))
+            if checkpoint_dir is not None
+            else None
+        )
         self._compile_kwargs = arguments_of(backend, compile_kwargs)
-        self._stochastic: StochasticFit | None = None
-        self._exact: ExactFit | None = None
+        self._fits = ModelFits(
+            self.model,
+            data_name,
+            self.method,
+            init,
+            dataloader,
+            self.optimizer,
+            self._compile_kwargs,
+            random_generator(random_seed),
+        )
+        self._calls = Calls()
         self._kept: KeptSource | None = None
-        self._in_order = False  # as far as was warned about
-        self._subject: Subject | None = None
+
+    @property
+    def approximation(self) -> Approximation | None:
+        """The result so far, also after an error or an interruption."""
+        return self._fits.approximation
+
+    @property
+    def result(self) -> FitResult | None:
+        """How the last fit ended; None if it had a number of steps."""
+        return self._fits.result
 
     @property
     def history(self) -> History:
         """What was recorded so far, over all calls of `fit`."""
-        return self._stochastic.history if self._stochastic else Recorder().history()
+        return self._fits.history
 
     def plan(self, n: int | None = None) -> Plan:
         """How ``fit(n)`` would go over the table, with the memory there is now.
@@ -253,7 +283,7 @@ class Trainer:
                 )
         if n is None and self.strategy == "streaming":
             n = steps_of(self.dataloader, None)
-        compiled = self._exact if n is None else self._stochastic
+        compiled = self._fits.exact if n is None else self._fits.steps
         fit = Fit(
             self.dataloader,
             n_parameters(self.model),
@@ -269,14 +299,13 @@ class Trainer:
         """Say what the plan is; the loader to go by it."""
         logger.log(logging.WARNING if plan.is_fallback else logging.INFO, "%s", plan)
         if not plan.fits:
-            warnings.warn(
+            warn(
                 f"The fit takes more memory than it may: {plan}. Of that, "
                 f"{in_words(plan.parts['process now'])} are what the process has already, and "
                 f"{in_words(plan.parts['compilation'])} are for compiling. Allow more "
                 "(memory_limit=, memory_fraction=), or take fewer columns, a smaller "
                 "buffer_size, or strategy='streaming', which keeps no sample.",
                 MemoryLimitWarning,
-                stacklevel=4,
             )
         source = self.dataloader.source
         if plan.strategy != "in_memory" or source.is_in_memory:
@@ -286,7 +315,13 @@ class Trainer:
             self._kept = KeptSource(source)
         return self.dataloader.over(self._kept)
 
-    def fit(self, n: int | None = None, *, max_passes: int | None = None) -> Approximation:
+    def fit(
+        self,
+        n: int | None = None,
+        *,
+        max_passes: int | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> Approximation:
         """Fit until converged; or take exactly `n` steps, each on the next full batch.
 
         Without `n` the fit is made in exact passes: a sample of the rows is fitted first, then
@@ -310,6 +345,11 @@ class Trainer:
         max_passes : int, optional
             Most passes, of a fit without `n`. Default 20; with ``strategy="streaming"`` 200, or as
             many as make 100,000 steps.
+        resume : {"auto"} or path, optional
+            "auto": go on where an earlier run of the same program was, by the newest checkpoint in
+            `checkpoint_dir`; if there is none, begin. Calls that had come to their end are not made
+            again. A path, to a checkpoint, a folder of them, or what `save` wrote: go on from
+            there. The result is the same, to the last bit, as without the interruption.
 
         Returns
         -------
@@ -333,6 +373,8 @@ class Trainer:
             If a code in the data picks an element that a parameter does not have.
         SourceError
             If the data cannot be read. What was fitted is kept in `approximation`.
+        CheckpointError
+            If the checkpoint is damaged, or of another model, table, setting or call.
 
         Warns
         -----
@@ -353,73 +395,138 @@ class Trainer:
             raise ArgumentError(
                 "method='laplace' is fitted in exact passes: fit() or fit(max_passes=...)."
             )
-        if n is None:
-            fit = self._fit_in_rounds if in_steps else self._fit_until_converged
-            return fit(max_passes)
-        if max_passes is not None:
-            raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
-        return self._fit_in_steps(whole_number("n", n))
+        if n is not None:
+            if max_passes is not None:
+                raise ArgumentError("max_passes is for a fit without n: fit(max_passes=...).")
+            n = whole_number("n", n)
+        call = Call(n, max_passes, self.strategy)
+        with Keeper(self._folder, self._schedule, self._state) as keeper:
+            self._load(resume)
+            place = self._calls.place(call, resume)
+            if place is not Place.PAST:
+                self._make(call, keeper, goes_on=place is Place.INTERRUPTED)
+        return self.approximation
 
-    def _fit_in_steps(self, n: int) -> Approximation:
-        """Stochastic steps on the next batches."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save all that another process needs to go on: ``fit(..., resume=path)``.
 
-        def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
-            fit.run(n, stream, progress)
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file to write, in the safetensors format; what is there is replaced.
 
-        self.result = None
+        Raises
+        ------
+        ArgumentError
+            If nothing was fitted yet.
+        OutputError
+            If it cannot be written; what was there before is kept.
+        """
+        if (state := self._state()) is None:
+            raise ArgumentError("There is nothing to save yet: call fit() first.")
+        write_state(Path(path), state)
+
+    def _state(self) -> State | None:
+        fits = self._fits.state()
+        return fits and State.of(calls=State(facts=self._calls.to_dict()), fits=fits)
+
+    def _load(self, resume: str | os.PathLike[str] | None) -> None:
+        """Be where another process was, if this one has not begun."""
+        if resume is None or (resume == "auto" and self._calls.asked):
+            return
+        if self._calls.asked:
+            raise ArgumentError(
+                "resume= with a path is for a new Trainer, and this one has fitted already."
+            )
+        if resume == "auto":
+            if self._folder is None:
+                raise ArgumentError('resume="auto" needs the checkpoint_dir= of the Trainer.')
+            found = self._folder.newest()
+        elif Path(resume).is_dir():
+            found = CheckpointFolder(Path(resume), 1).newest()
+            if found is None:
+                raise MissingCheckpointError(f"{os.fspath(resume)}: there is no checkpoint here.")
+        else:
+            found = Path(resume), read_state(Path(resume))
+        if found is not None:
+            path, state = found
+            self._fits.load(state.part("fits"))
+            self._calls.load(state.facts["calls"])
+            logger.info("Going on from %s.", path)
+
+    def _make(self, call: Call, keeper: Keeper, *, goes_on: bool) -> None:
+        """Make a call of `fit`, or what is left of it."""
         try:
-            fit = self._step_with(run, n, self.plan(n))
+            if call.n is not None:
+                ended = self._fit_in_steps(call.n, keeper, goes_on)
+            elif self.strategy == "streaming":
+                ended = self._fit_in_rounds(call.max_passes, keeper, goes_on)
+            else:
+                ended = self._fit_until_converged(call.max_passes, keeper, goes_on)
+            self._calls.ended = ended
+        finally:
+            keeper.save()
+            if not self._calls.ended and keeper.latest is not None:
+                logger.warning(
+                    "What was fitted until then is in %s. To go on, make the same Trainer again "
+                    "and call %s.",
+                    keeper.latest,
+                    call.to_resume,
+                )
+
+    def _fit_in_steps(self, n: int, keeper: Keeper, goes_on: bool) -> bool:
+        """Stochastic steps on the next batches; whether all were taken."""
+        try:
+            loader = self._loader_for_steps(self.plan(n), n)
+            self._fits.take_steps(n, loader, self.progressbar, keeper, goes_on=goes_on)
         except KeyboardInterrupt:
+            steps = self._fits.steps
             logger.warning(
                 "Interrupted after %s steps of all fits. What is returned is as noisy as "
                 "the learning rate was high; call fit again, for some thousand steps, to "
                 "settle it.",
-                f"{self._stochastic.step.completed:,}" if self._stochastic else "0",
+                f"{steps.step.completed:,}" if steps else "0",
             )
-        else:
-            fit.warn_if_moving(n, self._in_order)
-            fit.settle(n)
-        return self.approximation
+            return False
+        return True
 
-    def _fit_in_rounds(self, max_passes: int | None) -> Approximation:
-        """Stochastic steps until converged."""
+    def _fit_in_rounds(self, max_passes: int | None, keeper: Keeper, goes_on: bool) -> bool:
+        """Stochastic steps until converged; whether it came to an end."""
         most = steps_of(self.dataloader, max_passes)
+        loader = self._loader_for_steps(self.plan(), most)
+        self._fits.take_steps_until_converged(
+            most, loader, self.progressbar, keeper, goes_on=goes_on
+        )
+        return self._say_how_it_ended()
 
-        def run(fit: StochasticFit, stream: BatchStream, progress: FitProgress) -> None:
-            self.result = fit_in_rounds(
-                fit, self.dataloader, stream, most, progress, self._check_by_a_pass
-            )
-
-        self._step_with(run, most, self.plan())
-        self._say_how_it_ended()
-        return self.approximation
-
-    def _step_with(
-        self,
-        run: Callable[[StochasticFit, BatchStream, FitProgress], None],
-        n: int,
-        plan: Plan,
-    ) -> StochasticFit:
-        """Prepare what takes steps, let `run` take at most `n` of them, and keep the result."""
+    def _fit_until_converged(self, max_passes: int | None, keeper: Keeper, goes_on: bool) -> bool:
+        """Exact passes over all rows; whether they came to an end."""
+        most = 20 if max_passes is None else max_passes
+        plan = self.plan()
         loader = self._follow(plan)
-        if self._stochastic is None and self.on_ordered != "ignore":
+        self._fits.make_passes(
+            most, plan.sample_rows, loader, self.progressbar, keeper, goes_on=goes_on
+        )
+        return self._say_how_it_ended()
+
+    def _say_how_it_ended(self) -> bool:
+        """Log it, and warn if there is reason to; False if it was interrupted."""
+        assert self.result is not None
+        interrupted = self.result.status is Status.INTERRUPTED
+        logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
+        if not (self.result.converged or interrupted):
+            text = self.result.status.value
+            if self._fits.in_order and self.strategy == "streaming":
+                text = f"{ORDER_FIRST} {text}"
+            warn(text, NotConvergedWarning)
+        return not interrupted
+
+    def _loader_for_steps(self, plan: Plan, n: int) -> DataLoader:
+        """What gives the batches, whose order is looked at before the first step."""
+        loader = self._follow(plan)
+        if not self._fits.has_taken_steps and self.on_ordered != "ignore":
             self._check_order(n)
-        position = self._stochastic.position if self._stochastic else (0, 0)
-        with (
-            FitProgress(n, loader.batch_size, enabled=self.progressbar) as progress,
-            loader.stream(position) as stream,
-            leaving_cores(loader.num_workers),
-        ):
-            if self._stochastic is None:
-                self._stochastic = self._prepare(stream.peek())
-            fit = self._stochastic
-            fit.subject.check_unchanged()
-            try:
-                run(fit, stream, progress)
-            finally:
-                self.approximation = fit.subject.guide.write(*fit.step.averages())
-                self.approximation.hist = self.history.loss
-        return fit
+        return loader
 
     def diagnose(self, loader: DataLoader | None = None, *, draws: int = 200) -> Diagnosis:
         """Find out in one pass over all rows whether the fit can be trusted.
@@ -472,109 +579,21 @@ class Trainer:
         >>> trainer.diagnose().trusted
         True
         """
-        if self.approximation is None or self._subject is None:
+        fits = self._fits
+        if fits.approximation is None or fits.subject is None:
             raise ArgumentError("There is nothing to diagnose yet: call fit() first.")
-        self._subject.check_unchanged()
+        fits.subject.check_unchanged()
         return diagnose_fit(
-            self._subject,
+            fits.subject,
             self.dataloader,
             loader,
             self._compile_kwargs,
-            self._exact.terms if self._exact else None,
+            fits.exact.terms if fits.exact else None,
             draws=draws,
-            seed=self._guide_seed,
+            seed=fits.seed,
             in_steps=self.result is None or self.strategy == "streaming",
             progressbar=self.progressbar,
         )
-
-    def _fit_until_converged(self, max_passes: int | None) -> Approximation:
-        """Exact passes over all rows."""
-        most = 20 if max_passes is None else max_passes
-        plan = self.plan()
-        loader = self._follow(plan)
-        with (
-            PassProgress(loader.total_size, most, enabled=self.progressbar) as progress,
-            leaving_cores(n_cores()),
-        ):
-            exact = self._prepare_exactly()
-            try:
-                self.result = exact.run(loader, plan.sample_rows, self._random, most, progress)
-            finally:
-                guide = exact.subject.guide
-                self.approximation = guide.write(guide.location, guide.scales)
-                self.approximation.hist = self.history.loss
-        self._say_how_it_ended()
-        self._warn_of_modes(self.result.n_modes)
-        return self.approximation
-
-    def _say_how_it_ended(self) -> None:
-        assert self.result is not None
-        interrupted = self.result.status is Status.INTERRUPTED
-        logger.log(logging.WARNING if interrupted else logging.INFO, "%s", self.result)
-        if not (self.result.converged or interrupted):
-            text = self.result.status.value
-            if self._in_order and self.strategy == "streaming":
-                text = f"{ORDER_FIRST} {text}"
-            warnings.warn(text, NotConvergedWarning, stacklevel=4)
-
-    def _prepare_exactly(self) -> ExactFit:
-        """What makes exact passes, compiled once."""
-        if self._exact is None:
-            with self.dataloader.stream() as stream:
-                batch = next(stream)
-            subject = self._subject_with(batch)
-            self._exact = ExactFit(subject, self.dataloader, batch, self._compile_kwargs)
-        else:
-            self._exact.subject.check_unchanged()
-        return self._exact
-
-    def _begin_at_map(self) -> None:
-        """Bring the parameters near before the first step."""
-        loader, exact = self.dataloader, self._prepare_exactly()
-        with PassProgress(loader.total_size, 1, enabled=False) as progress:
-            n_modes = exact.bring_near(loader, self._sample_rows, self._random, progress)
-        self._warn_of_modes(n_modes)
-
-    def _check_by_a_pass(self) -> FitResult | None:
-        """One exact pass from where steps have led; None if the model allows none."""
-        loader = self.dataloader
-        try:
-            exact = self._prepare_exactly()
-        except (FixedRowsError, ArgumentError) as error:
-            logger.warning("No exact pass checks where the steps came to rest. %s", error)
-            return None
-        with PassProgress(loader.total_size, 1, enabled=False) as progress:
-            return exact.run(loader, self._sample_rows, self._random, 1, progress, here=True)
-
-    @property
-    def _sample_rows(self) -> int:
-        loader = self.dataloader
-        return sample_size(loader.total_size, n_parameters(self.model), loader.source.row_nbytes)
-
-    def _warn_of_modes(self, n_modes: int) -> None:
-        if n_modes > 1:
-            warnings.warn(
-                f"Fits of a sample from several starts ended in {n_modes} modes about as high as "
-                "each other, and the result describes one of them alone. Say in the model which is "
-                "meant (an ordered transform, a prior of one sign), or choose it (init={...}).",
-                SeveralModesWarning,
-                stacklevel=4,
-            )
-
-    def _subject_with(self, batch: Mapping[str, np.ndarray]) -> Subject:
-        """The model, checked before the first fit and unchanged since."""
-        if self._subject is None:
-            self._subject = subject_of(
-                self.model,
-                self.data_name,
-                self.method,
-                self.init,
-                self.dataloader,
-                batch,
-                self._guide_seed,
-            )
-        self._subject.check_unchanged()
-        return self._subject
 
     def _check_order(self, n: int) -> None:
         """Warn, or refuse, where batches would be no fair sample of the table."""
@@ -590,25 +609,11 @@ class Trainer:
         )
         if message is None:
             return
-        self._in_order = True
+        self._fits.in_order = True
         if self.on_ordered == "error":
             raise OrderedDataError(message)
-        warnings.warn(message, OrderedDataWarning, stacklevel=4)
+        warn(message, OrderedDataWarning)
 
     def _unread_columns(self) -> set[tuple[str, int]]:
         with self.dataloader.stream((0, 0)) as stream:
             return unread_columns(self.model, self.data_name, next(stream))
-
-    def _prepare(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
-        """Check the model on the first batch, find the start, then compile the steps."""
-        if self.dataloader.batch_size == 1:
-            raise ArgumentError(
-                "Steps need batches of two rows or more: batch_size= of the loader."
-            )
-        first = self._subject is None
-        subject = self._subject_with(batch)
-        if first and self.init == "map":
-            self._begin_at_map()
-        return StochasticFit(
-            subject, self.dataloader, batch, self.optimizer, self._compile_kwargs, self._random
-        )

@@ -137,17 +137,17 @@ class Spy:
 
 def spied(trainer: Trainer, before) -> Trainer:
     """The same trainer, calling `before` with the rows of every call of its step."""
-    prepare = trainer._prepare
+    prepare = trainer._fits.prepare_steps
 
     def prepared(batch):
         fit = prepare(batch)
         fit.step = Spy(fit.step, before)
         return fit
 
-    if trainer._stochastic is not None:
-        trainer._stochastic.step = Spy(trainer._stochastic.step, before)
+    if trainer._fits.steps is not None:
+        trainer._fits.steps.step = Spy(trainer._fits.steps.step, before)
     else:
-        trainer._prepare = prepared
+        trainer._fits.prepare_steps = prepared
     return trainer
 
 
@@ -155,7 +155,7 @@ def handed_over(trainer: Trainer, n: int) -> np.ndarray:
     """The rows that `n` steps see, in order."""
     seen = []
     spied(trainer, lambda rows: seen.append(rows.copy())).fit(n)
-    trainer._stochastic.step = trainer._stochastic.step._step
+    trainer._fits.steps.step = trainer._fits.steps.step._step
     return np.concatenate(seen)
 
 
@@ -172,13 +172,13 @@ def test_a_second_fit_goes_on():
     once, twice = (small_trainer(np.arange(1_030.0), batch_size=100) for _ in range(2))
     rows = handed_over(once, 25)
     first = handed_over(twice, 10)
-    compiled = twice._stochastic
-    location = twice._subject.guide.location
+    compiled = twice._fits.steps
+    location = twice._fits.subject.guide.location
     state, start = location.copy(), []
     run = compiled.run
     compiled.run = lambda *arguments: (start.append(location.copy()), run(*arguments))
     second = handed_over(twice, 15)
-    assert twice._stochastic is compiled
+    assert twice._fits.steps is compiled
     np.testing.assert_array_equal(start[0], state)
     np.testing.assert_array_equal(np.concatenate([first, second]), rows)
     assert twice.history.step[-1] <= 25
@@ -293,20 +293,20 @@ def test_infinity_names_variable_and_batch_and_keeps_the_last_good_step():
         trainer.fit(100)
     good = trainer.approximation.mean.eval()[0]
     assert np.isfinite(good)
-    assert trainer._stochastic.step.completed == 14
+    assert trainer._fits.steps.step.completed == 14
     np.testing.assert_array_equal(trainer.history.step, [1])
     same = small_trainer(DataLoader(Recording(y), 50))
     rates = AnnealedAdam().rates(0, 100, 100)
-    prepare = same._prepare
+    prepare = same._fits.prepare_steps
 
     def with_rates(batch):
         fit = prepare(batch)
         fit._rates = lambda start, stop, n: rates[start:stop]
         return fit
 
-    same._prepare = with_rates
+    same._fits.prepare_steps = with_rates
     same.fit(14)
-    assert same._subject.guide.location[0] == good
+    assert same._fits.subject.guide.location[0] == good
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
 
 
@@ -352,7 +352,7 @@ def test_a_code_without_a_parameter_deep_in_the_data(code, limits, as_floats):
     trainer = with_groups(group, as_floats)
     with pytest.raises(errors.IndexRangeError, match=rf"Step 15.*'effect' run from {limits}"):
         trainer.fit(30)
-    assert trainer._stochastic.step.completed == 14
+    assert trainer._fits.steps.step.completed == 14
     assert np.isfinite(trainer.approximation.mean.eval()).all()
 
 
@@ -425,18 +425,18 @@ def test_interrupted_after_a_while():
     rows = []
 
     def interrupting(batches):
-        if trainer._stochastic.step.completed >= 50:
+        if trainer._fits.steps.step.completed >= 50:
             raise KeyboardInterrupt
         rows.append(batches.copy())
 
     approximation = spied(trainer, interrupting).fit(10_000)
-    steps = trainer._stochastic.step.completed
+    steps = trainer._fits.steps.step.completed
     assert 50 <= steps < 1_000
     assert np.isfinite(approximation.mean.eval()).all()
-    trainer._stochastic.step = trainer._stochastic.step._step
+    trainer._fits.steps.step = trainer._fits.steps.step._step
     rows.append(handed_over(trainer, 5))
     assert trainer.approximation is approximation
-    assert trainer._stochastic.step.completed == steps + 5
+    assert trainer._fits.steps.step.completed == steps + 5
     # Where it was interrupted, it goes on: no row is left out, none is seen twice.
     uninterrupted = handed_over(small_trainer(), steps + 5)[10 * 50 :]
     np.testing.assert_array_equal(np.concatenate(rows), uninterrupted)
@@ -453,7 +453,7 @@ def test_an_error_in_the_data_keeps_what_was_fitted():
     trainer = small_trainer(DataLoader(Broken(y), 50))
     with pytest.raises(errors.CorruptFileError, match="piece 7"):
         trainer.fit(100)
-    assert trainer._stochastic.step.completed == 14
+    assert trainer._fits.steps.step.completed == 14
     assert trainer.approximation is not None
     np.testing.assert_array_equal(trainer.model["batch"].get_value(), np.full(50, 7.0))
 
@@ -472,7 +472,7 @@ def test_wrong_n_is_caught_at_the_end_of_the_first_pass():
     trainer = small_trainer(DataLoader(source, 50))
     with pytest.raises(errors.RowCountError, match=r"900"):
         trainer.fit(100)
-    assert trainer._stochastic.step.completed <= 20
+    assert trainer._fits.steps.step.completed <= 20
 
 
 def test_no_thread_is_left():
@@ -535,7 +535,7 @@ def test_ordered_rows_are_a_warning_once(buffer_size, shuffle, how):
 
 def test_ordered_rows_can_be_an_error_before_anything_is_compiled():
     trainer = order_trainer(drifting(), 6_000, on_ordered="error")
-    trainer._prepare = never
+    trainer._fits.prepare_steps = never
     with pytest.raises(errors.OrderedDataError, match="column 'y'"):
         trainer.fit(2)
     assert trainer.approximation is None

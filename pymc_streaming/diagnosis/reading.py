@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from pymc_streaming.fits.exact import WholeTable
 from pymc_streaming.loader import DataLoader, count_rows
 from pymc_streaming.progress import PassProgress
-from pymc_streaming.sources import Block
+from pymc_streaming.vi.passes import Sum
 from pymc_streaming.vi.structure import Groups
 from pymc_streaming.vi.terms import Terms
 
@@ -65,8 +65,8 @@ class Reading:
         """As many as the loader says."""
         return self._loader.total_size
 
-    def blocks(self, multiple: int) -> Iterator[tuple[Block, np.ndarray]]:
-        """All rows once, each of weight one."""
+    def go_over(self, multiple: int, sums: Sequence[Sum]) -> None:
+        """Add up over all rows once, each of weight one."""
         for rows in self._loader.blocks(multiple):
             count = count_rows(rows)
             weights = np.ones(count)
@@ -76,7 +76,8 @@ class Reading:
                 self.bad = self.rows, self.rows + count - 1
             self._count(rows)
             self.rows += count
-            yield rows, weights
+            for each in sums:
+                each.add(rows, weights)
             self._progress.update(count)
 
     def again(self) -> WholeTable:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pymc_streaming.checkpoints import Keeper, State
 from pymc_streaming.errors import ArgumentError, FitError
+from pymc_streaming.fits.journal import Journal
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import DataLoader, count_rows, rows_of
@@ -20,7 +21,7 @@ from pymc_streaming.vi.dense import SPREADS
 from pymc_streaming.vi.exact import fit_exactly
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.nonfinite import explain
-from pymc_streaming.vi.passes import NotFinite, Sample, gradients_at
+from pymc_streaming.vi.passes import NotFinite, Sample, Sum, gradients_at
 from pymc_streaming.vi.signs import MOST_COLUMNS
 from pymc_streaming.vi.start import Start, gaussian_of, start_at, start_from
 from pymc_streaming.vi.status import Status
@@ -72,13 +73,23 @@ class ExactFit:
         self._end = np.full(subject.guide.size, np.nan)  # location where the last run ended
         self._n_modes = 1
 
+    def state(self) -> State:
+        """Where the last run ended."""
+        return State({"end": self._end}, {"n_modes": self._n_modes})
+
+    def load(self, state: State) -> None:
+        """Be where another one was."""
+        self._end[:] = state.arrays["end"]
+        self._n_modes = state.facts["n_modes"]
+
     def run(
         self,
         loader: DataLoader,
-        sample_rows: int,
+        journal: Journal,
         random: np.random.Generator,
         max_passes: int,
         progress: PassProgress,
+        keeper: Keeper,
         *,
         here: bool = False,
     ) -> FitResult:
@@ -91,14 +102,16 @@ class ExactFit:
         ----------
         loader : DataLoader
             The rows, of the same table.
-        sample_rows : int
-            How many are fitted first.
+        journal : Journal
+            Where it begins; what its passes find is put on record there.
         random : numpy.random.Generator
             For the choice of the sample, and the signs.
         max_passes : int
             Passes over the table, at most.
         progress : PassProgress
             Hears of each.
+        keeper : Keeper
+            Hears when the journal is consistent.
         here : bool, default False
             Whether to go on where the guide is, whatever left it there.
 
@@ -108,14 +121,15 @@ class ExactFit:
             If the log-density has no finite gradient where the fit begins.
         """
         guide, began = self.subject.guide, time.perf_counter()
+        journal.rewind(guide, random)
         read, n_modes = 0, self._n_modes
         ascent: Ascent[Any]
         try:
             here = here or np.array_equal(guide.location, self._end)
-            sample, read, start = self._start(loader, sample_rows, random, progress, here)
+            sample, read, start = self._start(loader, journal.sample_rows, random, progress, here)
             n_modes = max(n_modes, start.n_modes)
             ascent = fit_exactly(
-                WholeTable(loader, progress),
+                WholeTable(loader, progress, journal, keeper),
                 sample,
                 start,
                 self.subject.binding,
@@ -227,25 +241,56 @@ def _check_size(subject: Subject) -> None:
         )
 
 
-@dataclass(frozen=True)
 class WholeTable:
-    """All rows of a loader, again and again, each of weight one."""
+    """All rows of a loader, again and again, each of weight one.
 
-    loader: DataLoader
-    progress: PassProgress
+    Parameters
+    ----------
+    loader : DataLoader
+        The rows.
+    progress : PassProgress
+        Hears of them.
+    journal : Journal, optional
+        What is added up is put on record there, and taken from there.
+    keeper : Keeper, optional
+        Hears when the journal is consistent.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        progress: PassProgress,
+        journal: Journal | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self._loader, self._progress = loader, progress
+        self._journal, self._keeper = journal, keeper or Keeper()
+        self._ones = np.ones(0)
 
     @property
     def n_rows(self) -> int:
         """How many."""
-        return self.loader.total_size
+        return self._loader.total_size
 
-    def blocks(self, multiple: int) -> Iterator[tuple[Block, np.ndarray]]:
-        """All of them, in blocks of a multiple of so many rows."""
-        ones = np.ones(0)
-        self.progress.next_pass()
-        for rows in self.loader.blocks(multiple):
+    def go_over(self, multiple: int, sums: Sequence[Sum]) -> None:
+        """Add up over all of them, in blocks of a multiple of so many rows."""
+        self._progress.next_pass()
+        done = self._journal.begin_pass(sums, self.n_rows) if self._journal else 0
+        self._progress.update(done)
+        if done == self.n_rows:
+            return
+        for rows in self._loader.blocks(multiple, done):
             count = count_rows(rows)
-            if count > len(ones):
-                ones = np.ones(count)
-            yield rows, ones[:count]
-            self.progress.update(count)
+            if count > len(self._ones):
+                self._ones = np.ones(count)
+            with self._keeper.whole():
+                for each in sums:
+                    each.add(rows, self._ones[:count])
+                if self._journal:
+                    self._journal.read(count)
+            self._progress.update(count)
+            self._keeper.reached(0)
+        with self._keeper.whole():
+            if self._journal:
+                self._journal.end_pass()
+        self._keeper.reached(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pymc_streaming.vi.status import Moved, Status
 
@@ -37,6 +39,17 @@ class FitResult:
     seconds: float
     trail: tuple[Moved, ...]
     n_modes: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of this, as JSON can hold it."""
+        plain = asdict(self)
+        return plain | {"status": self.status.name}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> FitResult:
+        """The result that `to_dict` gave."""
+        trail = tuple(Moved(**moved) for moved in plain["trail"])
+        return cls(**{**plain, "status": Status[plain["status"]], "trail": trail})
 
     @property
     def converged(self) -> bool:

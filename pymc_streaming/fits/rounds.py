@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
+from pymc_streaming.checkpoints import Keeper, State, random_state, set_random_state
 from pymc_streaming.fits.result import FitResult
 from pymc_streaming.fits.stochastic import StochasticFit
 from pymc_streaming.loader import BatchStream, DataLoader
 from pymc_streaming.progress import FitProgress
 from pymc_streaming.vi.status import Moved, Status
 
-__all__ = ["fit_in_rounds", "steps_of"]
+__all__ = ["Rounds", "first_round", "fit_in_rounds", "steps_of"]
 
 # The first round has at least so many steps, and passes.
 _FIRST_STEPS, _FIRST_PASSES = 4_000, 3
@@ -36,15 +38,72 @@ def steps_of(loader: DataLoader, max_passes: int | None) -> int:
     return max(_STEPS, math.ceil(_PASSES * per_pass))
 
 
+class Rounds:
+    """Where a fit in rounds is.
+
+    Parameters
+    ----------
+    most : int
+        Steps that may be taken.
+    first : int
+        Steps of the first round.
+    before : int
+        Steps that other fits took.
+
+    Attributes
+    ----------
+    count : int
+        Steps of the round that is being made.
+    done, checked : int
+        Steps of the rounds before it; rows that exact passes went over.
+    at_rest : bool
+        Whether its steps are taken, and an exact pass is to check where they led.
+    """
+
+    def __init__(self, most: int, first: int, before: int) -> None:
+        self.most, self.count, self.before = most, first, before
+        self.done = self.checked = 0
+        self.begun = self.at_rest = False
+        self.off, self.seconds = math.inf, 0.0
+        self.trail: list[Moved] = []
+        self.previous = np.zeros(0)
+        self.random: dict[str, Any] = {}
+
+    def state(self) -> State:
+        """All of this."""
+        facts = dict(vars(self))
+        previous = facts.pop("previous")
+        facts["trail"] = [asdict(moved) for moved in self.trail]
+        return State({"previous": previous}, facts)
+
+    @classmethod
+    def of(cls, state: State) -> Rounds:
+        """Those that a state is of."""
+        rounds = cls(0, 0, 0)
+        vars(rounds).update(state.facts)
+        rounds.trail = [Moved(**moved) for moved in state.facts["trail"]]
+        rounds.previous = state.arrays["previous"]
+        return rounds
+
+
+def first_round(loader: DataLoader, most: int, before: int) -> Rounds:
+    """A fit of at most so many steps begins, after so many of others."""
+    per_pass = loader.total_size / loader.batch_size
+    first = max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass))
+    return Rounds(most, min(most, first), before)
+
+
 def fit_in_rounds(
+    rounds: Rounds,
     fit: StochasticFit,
     loader: DataLoader,
     stream: BatchStream,
-    most: int,
+    random: np.random.Generator,
     progress: FitProgress,
+    keeper: Keeper,
     check: Callable[[], FitResult | None],
 ) -> FitResult:
-    """Take steps until converged, or until there were `most`.
+    """Take steps until converged, or until there were as many as there may be.
 
     Averages that rest may rest far from the optimum, where the way there is so flat that steps
     hardly move along it, as between the mean of many groups and all of their effects. So they are
@@ -53,16 +112,20 @@ def fit_in_rounds(
 
     Parameters
     ----------
+    rounds : Rounds
+        How far it is.
     fit : StochasticFit
         What takes the steps.
     loader : DataLoader
         The rows.
     stream : BatchStream
         Batches of them.
-    most : int
-        Steps that may be taken.
+    random : numpy.random.Generator
+        What `check` draws from.
     progress : FitProgress
         What is shown.
+    keeper : Keeper
+        Hears when the rounds, and the fit, are consistent.
     check : callable
         Makes an exact pass from where the guide is, and moves it; None if the model allows none.
 
@@ -71,53 +134,88 @@ def fit_in_rounds(
     NonFiniteError, IndexRangeError
         If a step cannot be taken; those before it were.
     """
-    began, before = time.perf_counter(), fit.step.completed
-    per_pass = loader.total_size / loader.batch_size
-    trail: list[Moved] = []
-    previous = np.full(2 * fit.subject.guide.size, np.nan)
-    done, checked, status = 0, 0, Status.STEPS_USED_UP
-    off = np.inf  # by the check before
-    count = min(most, max(_FIRST_STEPS, math.ceil(_FIRST_PASSES * per_pass)))
+    began, spent = time.perf_counter(), rounds.seconds
+    status = None
     try:
-        while count:
-            fit.run(count, stream, progress)
-            fit.settle(count)
-            done += count
-            averages = _averages(fit, fit.subject.guide.size)
-            moved = _moved(fit, averages, previous, math.ceil(done / per_pass))
-            previous = averages
-            trail.append(moved)
-            at_rest = moved.step < _TOLERANCE and moved.log_scale < _SCALE_TOLERANCE
-            if at_rest:
+        while status is None and rounds.count:
+            rounds.seconds = spent + time.perf_counter() - began
+            if not rounds.at_rest:
+                _take_steps(rounds, fit, loader, stream, random, progress, keeper)
+            if rounds.at_rest:
                 guide = fit.subject.guide
                 guide.location[:], guide.scales[:] = fit.step.averages()
-                if (found := check()) is not None:
-                    if not found.trail:
-                        raise KeyboardInterrupt
-                    checked += found.rows
-                    trail.append(replace(found.trail[0], passes=moved.passes))
-                    before_that, off = off, trail[-1].step
-                    if found.status is Status.FLAT:
-                        status = found.status
-                        break
-                    at_rest = _is_right(trail[-1])
-                    if off > max(_TOLERANCE, 0.5 * before_that):
-                        status = Status.UNCONFIRMED
-                        break
-            if at_rest:
-                status = Status.CONVERGED
-                break
-            count = min(done, most - done)
+                set_random_state(random, rounds.random)
+                found = check()
+                if found is not None and not found.trail:
+                    raise KeyboardInterrupt
+                with keeper.whole():
+                    status = _judged(rounds, found)
+            keeper.reached(0)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    taken = fit.step.completed - before
+    taken = fit.step.completed - rounds.before
     return FitResult(
-        status,
-        math.ceil(taken / per_pass),
-        taken * loader.batch_size + checked,
-        time.perf_counter() - began,
-        tuple(trail),
+        status or Status.STEPS_USED_UP,
+        math.ceil(taken * loader.batch_size / loader.total_size),
+        taken * loader.batch_size + rounds.checked,
+        spent + time.perf_counter() - began,
+        tuple(rounds.trail),
     )
+
+
+def _take_steps(
+    rounds: Rounds,
+    fit: StochasticFit,
+    loader: DataLoader,
+    stream: BatchStream,
+    random: np.random.Generator,
+    progress: FitProgress,
+    keeper: Keeper,
+) -> None:
+    """Those of a round, or what is left of them; and what their averages say."""
+    if not rounds.begun:
+        with keeper.whole():
+            fit.begin(rounds.count)
+            rounds.begun = True
+    fit.run(stream, progress, keeper)
+    with keeper.whole():
+        fit.settle()
+        rounds.done += rounds.count
+        rounds.begun = False
+        averages = _averages(fit, fit.subject.guide.size)
+        passes = math.ceil(rounds.done * loader.batch_size / loader.total_size)
+        moved = _moved(fit, averages, rounds.previous, passes)
+        rounds.previous = averages
+        rounds.trail.append(moved)
+        rounds.at_rest = moved.step < _TOLERANCE and moved.log_scale < _SCALE_TOLERANCE
+        rounds.random = random_state(random)
+        if not rounds.at_rest:
+            _go_on(rounds)
+
+
+def _judged(rounds: Rounds, found: FitResult | None) -> Status | None:
+    """How the fit ends by what an exact pass found; None if it goes on."""
+    rounds.at_rest = False
+    if found is None:
+        return Status.CONVERGED
+    rounds.checked += found.rows
+    before, passes = rounds.off, rounds.trail[-1].passes
+    moved = replace(found.trail[0], passes=passes)
+    rounds.trail.append(moved)
+    rounds.off = moved.step
+    if found.status is Status.FLAT:
+        return found.status
+    if rounds.off > max(_TOLERANCE, 0.5 * before):
+        return Status.UNCONFIRMED
+    if _is_right(moved):
+        return Status.CONVERGED
+    _go_on(rounds)
+    return None
+
+
+def _go_on(rounds: Rounds) -> None:
+    """Another round follows, as long as all before it."""
+    rounds.count = min(rounds.done, rounds.most - rounds.done)
 
 
 def _is_right(found: Moved) -> bool:
@@ -136,7 +234,7 @@ def _moved(fit: StochasticFit, averages: np.ndarray, previous: np.ndarray, passe
     A change from the round before, which had twice the learning rate, shows what is too slow to
     differ between the stretches of one round.
     """
-    changes = np.nan_to_num(np.abs(averages - previous), nan=np.inf)
+    changes = np.abs(averages - previous) if len(previous) else np.inf
     off = np.maximum(fit.stretches.uncertainties(), 0.5 * changes)
     size = len(off) // 2
     step = (off[:size] / np.exp(averages[size:])).max()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from pymc_streaming.checkpoints import Keeper, State, random_state, set_random_state
 from pymc_streaming.errors import FitError, NotConvergedWarning
 from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
-from pymc_streaming.progress import FitProgress, History, Recorder
+from pymc_streaming.notices import warn
+from pymc_streaming.progress import FitProgress, Recorder
 from pymc_streaming.vi.moving import still_moving
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
@@ -44,6 +46,28 @@ STRETCH_BYTES = 2**18
 RECORDS, STEPS_BETWEEN = 100, 50
 
 
+@dataclass
+class _Run:
+    """How far some steps got.
+
+    Parameters
+    ----------
+    n : int
+        Steps to take.
+    done : int
+        Steps that were taken.
+    drawn : int
+        Steps whose noise came before the stretch of it that is in use.
+    random : dict
+        Where the generator was before that was drawn.
+    """
+
+    n: int
+    done: int
+    drawn: int
+    random: dict[str, Any]
+
+
 class StochasticFit:
     """Stochastic steps of one model on the batches of one loader, compiled when made.
 
@@ -61,6 +85,8 @@ class StochasticFit:
         Passed to ``pytensor.function``.
     random : numpy.random.Generator
         For the draws.
+    recorder : Recorder
+        Where losses are put on record.
 
     Attributes
     ----------
@@ -82,6 +108,7 @@ class StochasticFit:
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
         random: np.random.Generator,
+        recorder: Recorder,
     ) -> None:
         self.subject = subject
         self.step = Step(
@@ -92,7 +119,8 @@ class StochasticFit:
         self._loader, self._optimizer, self._random = loader, optimizer, random
         self._settled = 0  # steps of the runs that came to their end
         self._seconds = 0.0
-        self._recorder = Recorder()
+        self._recorder = recorder
+        self._run: _Run | None = None
         started = time.perf_counter()
         self.step.compile(batch)
         logger.info(
@@ -103,83 +131,107 @@ class StochasticFit:
             f"{loader.batch_size:,}",
         )
 
-    @property
-    def history(self) -> History:
-        """What was recorded so far."""
-        return self._recorder.history()
+    def state(self) -> State:
+        """All that the next step depends on, but for the rows."""
+        facts = {
+            "position": self.position,
+            "settled": self._settled,
+            "seconds": self._seconds,
+            "run": asdict(self._run) if self._run else None,
+        }
+        stretches = {f"stretches/{name}": array for name, array in self.stretches.state().items()}
+        return State(self.step.state() | stretches, facts)
 
-    def run(self, n: int, stream: BatchStream, progress: FitProgress) -> None:
-        """Take `n` steps, each on the next batch of `stream`.
+    def load(self, state: State) -> None:
+        """Be where another one was."""
+        facts, run = state.facts, state.facts["run"]
+        self.step.load(state.arrays)
+        self.stretches.load(state.under("stretches"))
+        self.position = tuple(facts["position"])
+        self._settled, self._seconds = facts["settled"], facts["seconds"]
+        self._run = _Run(**run) if run else None
+
+    def begin(self, n: int) -> None:
+        """`n` steps follow."""
+        self._run = _Run(n, 0, 0, {})
+        self.stretches.begin(n, self._average_from(n))
+
+    def run(self, stream: BatchStream, progress: FitProgress, keeper: Keeper) -> None:
+        """Take the steps that are left of those begun, each on the next batch of `stream`.
 
         Raises
         ------
         NonFiniteError, IndexRangeError
             If a step cannot be taken; those before it were.
         """
+        assert self._run is not None
+        run, n, longest = self._run, self._run.n, 1
         record_every = max(STEPS_BETWEEN, n // RECORDS)
-        progress.begin()
-        self.stretches.begin(n, self._average_from(n))
-        done, longest = 0, 1
-        for stretch in self._stretches(n):
-            end = done + len(stretch[0])
-            while done < end:
+        progress.begin(run.done)
+        for stretch in self._stretches(run):
+            end = run.drawn + len(stretch[0])
+            while (done := run.done) < end:
                 began = time.perf_counter()
                 recorded = done % record_every == 0 or done == n - 1
                 # Up to the next step whose loss is recorded, and the last is one.
                 to_record = min(record_every - done % record_every, max(1, n - 1 - done))
-                most = min(longest, to_record, end - done)
+                to_look_at = self.stretches.next_end - done
+                most = min(longest, to_record, to_look_at, end - done)
                 noise, rates, weights = (values[done - end :] for values in stretch)
-                done += self._advance(
-                    stream, most, noise, rates, weights, progress if recorded else None
-                )
-                self.stretches.update(done, *self.step.averages())
-                progress.update(done)
+                batches = stream.take(most)
+                with keeper.whole():
+                    self._advance(
+                        stream, batches, noise, rates, weights, progress if recorded else None
+                    )
+                progress.update(run.done)
+                keeper.reached(run.done - done)
                 # Short enough to show progress and to notice Ctrl-C soon.
                 slow = time.perf_counter() - began >= progress.INTERVAL
                 longest = 1 if slow else min(LONGEST_CHUNK, 2 * longest)
 
-    def settle(self, n: int) -> None:
-        """Say that a run of `n` steps came to its end: the next one starts more slowly."""
-        self._settled += n
+    def settle(self) -> None:
+        """The steps that were begun came to their end: the next ones start more slowly."""
+        assert self._run is not None
+        self._settled += self._run.n
+        self._run = None
 
-    def warn_if_moving(self, n: int, in_order: bool) -> None:
-        """Warn of parameters that had not come to rest after `n` steps.
+    def warn_if_moving(self, in_order: bool) -> None:
+        """Warn of parameters that had not come to rest after the steps.
 
         Parameters
         ----------
-        n : int
-            Steps of the last run.
         in_order : bool
             Whether the order of the rows may be why.
         """
+        assert self._run is not None
         if not isinstance(self._optimizer, AnnealedAdam):
             return
+        n = self._run.n
         reach = self._rates(self._average_from(n), n, n).sum()
         moving = still_moving(self.subject.guide, *self.step.averages(), reach)
         if moving:
             order = f"{ORDER_FIRST} If it goes on: " if in_order else ""
-            warnings.warn(
+            warn(
                 f"Not converged: {', '.join(map(repr, moving))} still moved at the end of the fit, "
                 "steadily one way or by many posterior standard deviations, so the result is not "
                 f"the posterior. {order}Bring the parameters near 0 and of the order of 1 "
                 "(standardise the data), start nearby (initval=), take more steps, or change "
                 "optimizer=AnnealedAdam(learning_rate=...).",
                 NotConvergedWarning,
-                stacklevel=4,
             )
 
     def _advance(
         self,
         stream: BatchStream,
-        most: int,
+        batches: Mapping[str, np.ndarray],
         noise: np.ndarray,
         rates: np.ndarray,
         weights: np.ndarray,
         progress: FitProgress | None,
-    ) -> int:
-        """Take some steps, with `progress` on record; says how many."""
+    ) -> None:
+        """Take a step on each of the batches taken last, with `progress` the first on record."""
+        assert self._run is not None
         size, began, before = self._loader.batch_size, time.perf_counter(), self.step.completed
-        batches = stream.take(most)
         count = count_rows(batches) // size
         try:
             if progress is None or self._record(nth_batch(batches, 0, size), noise[0], progress):
@@ -188,10 +240,11 @@ class StochasticFit:
             good = self.step.completed - before
             self._seconds += time.perf_counter() - began
             self.position = stream.position_after(good)
+            self._run.done += good
+            self.stretches.update(self._run.done, *self.step.averages())
             self._recorder.forget_after(self.step.completed)
         if good < count:
             raise self._explanation(nth_batch(batches, good, size), noise[good])
-        return count
 
     def _record(
         self, batch: Mapping[str, np.ndarray], noise: np.ndarray, progress: FitProgress
@@ -203,12 +256,15 @@ class StochasticFit:
             progress.seen(loss)
         return math.isfinite(loss)
 
-    def _stretches(self, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _stretches(self, run: _Run) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Noise, learning rates and averaging weights for the steps of a run, many at a time."""
-        average_from = self._average_from(n)
+        n, average_from = run.n, self._average_from(run.n)
         size = max(1, STRETCH_BYTES // (8 * self.subject.guide.size))
-        for start in range(0, n, size):
+        if run.random:  # it goes on in the middle of noise that is drawn again
+            set_random_state(self._random, run.random)
+        for start in range(run.drawn, n, size):
             stop = min(start + size, n)
+            run.drawn, run.random = start, random_state(self._random)
             yield (
                 self._random.standard_normal((stop - start, self.subject.guide.size)),
                 self._rates(start, stop, n),

@@ -221,20 +221,22 @@ class DataLoader:
         packed = self._passes.packed(position, endless=True)
         return BatchStream(packed, self.batch_size, position)
 
-    def blocks(self, n_rows: int) -> Iterator[Block]:
+    def blocks(self, n_rows: int, start: int = 0) -> Iterator[Block]:
         """Every row once, in the order of the source.
 
         Parameters
         ----------
         n_rows : int
             Each block, but for the last, has a multiple of so many rows.
+        start : int, default 0
+            Number of the first row.
 
         Yields
         ------
         Block
             Its arrays may be written to again when the next is asked for.
         """
-        with closing(self._passes_in_order(n_rows).packed((0, 0), endless=False)) as stream:
+        with closing(self._passes_in_order(n_rows).packed((0, start), endless=False)) as stream:
             for packed in stream:
                 yield packed.batches
                 packed.give_back()
@@ -326,7 +328,7 @@ class DataLoader:
             ``epoch``, ``row`` and what identifies the order. See `load_state_dict`.
         """
         epoch, row = self._position
-        return {"epoch": epoch, "row": row, **self._identity()}
+        return {"epoch": epoch, "row": row, **self.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader was: the next iteration has the rows that remain.
@@ -342,10 +344,28 @@ class DataLoader:
         ArgumentError
             If the state is of other data, or of another order.
         """
-        own = self._identity()
-        missing = {"epoch", "row", *own} - set(state)
+        missing = {"epoch", "row", *self.identity()} - set(state)
         if missing:
             raise ArgumentError(f"The state lacks {sorted(missing)}; is it from state_dict()?")
+        position = (state["epoch"], state["row"])
+        self._check_position(position)
+        self.follow(state)
+        self._epoch, self._first_row = self._position = position
+
+    def follow(self, identity: Mapping[str, Any]) -> None:
+        """Take the rows in the order of another loader of the same data.
+
+        Parameters
+        ----------
+        identity : mapping
+            That loader's. A seed that was drawn, and a default size of the buffer, are taken over.
+
+        Raises
+        ------
+        ArgumentError
+            If it is of other data, or has another order.
+        """
+        own, state = self.identity(), identity
         own |= {name: state[name] for name, given in self._given.items() if not given}
         different = [
             f"{key} is {state[key]!r} in the state, {own[key]!r} here"
@@ -354,11 +374,8 @@ class DataLoader:
         ]
         if different:
             raise ArgumentError(f"The state does not fit this loader: {'; '.join(different)}.")
-        position = (state["epoch"], state["row"])
-        self._check_position(position)
         self.seed, self.buffer_size = own["seed"], own["buffer_size"]
         self._order = Order(self._order.counts, self.buffer_size, self.seed)
-        self._epoch, self._first_row = self._position = position
 
     def _check_position(self, position: Position) -> None:
         epoch, row = (
@@ -370,7 +387,8 @@ class DataLoader:
                 f"Position ({epoch}, {row:,}) is beyond the {self.total_size:,} rows of an epoch."
             )
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What makes the rows come in the order in which they do."""
         return {
             "total_size": self.total_size,
             "shuffle": self.shuffle,

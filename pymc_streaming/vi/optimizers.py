@@ -25,6 +25,7 @@ __all__ = [
     "averaging_start",
     "averaging_weights",
     "check_optimizer",
+    "describe_optimizer",
 ]
 
 #: PyMC's update functions, e.g. ``pm.adam(learning_rate=0.01)``.
@@ -104,6 +105,11 @@ class PymcUpdate:
             [gradient], [], updates=optimizer([gradient], [self._parameters]), **compile_kwargs
         )
 
+    @property
+    def memory(self) -> list[SharedVariable]:
+        """What it remembers from step to step."""
+        return list(self._move.get_shared())
+
     def __call__(
         self,
         parameters: np.ndarray,
@@ -127,6 +133,23 @@ def check_optimizer(optimizer: object) -> None:
             f"optimizer must be AnnealedAdam(...) or a PyMC update function such as "
             f"pm.adam(learning_rate=0.01), found {optimizer!r}."
         )
+
+
+def describe_optimizer(optimizer: AnnealedAdam | Optimizer) -> str:
+    """An optimiser in words, the same in every process.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> describe_optimizer(pm.adam(learning_rate=0.01))
+    'adam(learning_rate=0.01)'
+    """
+    if isinstance(optimizer, AnnealedAdam):
+        return repr(optimizer)
+    function = getattr(optimizer, "func", optimizer)
+    keywords = getattr(optimizer, "keywords", {})
+    given = ", ".join(f"{name}={value!r}" for name, value in sorted(keywords.items()))
+    return f"{getattr(function, '__name__', type(function).__name__)}({given})"
 
 
 def averaging_start(n: int, steps_per_epoch: float) -> int:

@@ -9,8 +9,9 @@ that a pass costs two evaluations of each row, and gives the same numbers every 
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,7 +25,9 @@ __all__ = [
     "SCALE_NOISE",
     "Derivatives",
     "NotFinite",
+    "OtherPoints",
     "Sample",
+    "Sum",
     "Table",
     "as_many_pairs",
     "gradients_at",
@@ -32,6 +35,7 @@ __all__ = [
     "pairs_of_a_chunk",
     "pass_over",
     "slopes_over",
+    "sums_over",
 ]
 
 #: Relative error of curvatures that is good enough on the way; and for scales, in the end.
@@ -57,6 +61,23 @@ class NotFinite(Exception):
         self.location = location
 
 
+class OtherPoints(Exception):
+    """What is on record of a pass was found at other points than it is asked for now."""
+
+
+class Sum(Protocol):
+    """Something that a pass adds up over the rows."""
+
+    def add(self, rows: _Rows, weights: np.ndarray) -> None:
+        """Add what some rows give, with weights; the next rows of the pass."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that there is of it so far; it changes with what is added."""
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from such a state; raises `OtherPoints` if that is of something else."""
+
+
 class Table(Protocol):
     """Rows that can be gone over again and again."""
 
@@ -64,8 +85,8 @@ class Table(Protocol):
     def n_rows(self) -> int:
         """How many."""
 
-    def blocks(self, multiple: int) -> Iterator[tuple[_Rows, np.ndarray]]:
-        """All of them, with weights, in blocks of a multiple of so many rows."""
+    def go_over(self, multiple: int, sums: Sequence[Sum]) -> None:
+        """Add up over all rows, in blocks of a multiple of so many."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +113,10 @@ class Sample:
         """How many."""
         return len(next(iter(self.rows.values())))
 
-    def blocks(self, multiple: int) -> Iterator[tuple[_Rows, np.ndarray]]:  # noqa: ARG002
+    def go_over(self, multiple: int, sums: Sequence[Sum]) -> None:  # noqa: ARG002
         """All at once."""
-        yield self.rows, self.weights
+        for each in sums:
+            each.add(self.rows, self.weights)
 
     def first(self, n_rows: int) -> Sample:
         """The first of them."""
@@ -271,20 +293,59 @@ def slopes_over(
         Half of what the gradient at each point is more than at its image, as a part of the average
         over all pairs.
     """
-    n_patterns = len(points) // 2
-    cycle = n_patterns // pairs
-    # As many chunks as make whole cycles, so that every pattern meets as many rows.
-    cycles = max(1, round(table.n_rows / (cycle * terms.chunk_rows)))
-    chunk_rows = math.ceil(table.n_rows / (cycle * cycles))
-    sums = np.zeros_like(points)
-    done = 0
-    for rows, weights in table.blocks(chunk_rows):
-        chunks = math.ceil(len(weights) / chunk_rows)
-        first = (done + turn + np.arange(chunks)) % cycle * pairs
-        forward = first[:, None] + np.arange(pairs)
-        chosen = np.concatenate([forward, forward + n_patterns], axis=1)
-        terms.add_likelihood(rows, weights, chunk_rows, points, chosen, sums)
-        done += chunks
+    sums, n_patterns = sums_over(table, terms, points, pairs, turn), len(points) // 2
     with np.errstate(all="ignore"):
-        sums /= pairs
+        sums = sums / pairs
         return 0.5 * sums.sum(axis=0), 0.5 * (sums[:n_patterns] - sums[n_patterns:])
+
+
+def sums_over(
+    table: Table, terms: Terms, points: np.ndarray, pairs: int, turn: int = 0
+) -> np.ndarray:
+    """The gradients at points, shape (2 k, d), each over the rows that are looked at from there.
+
+    Takes the same as `slopes_over`.
+    """
+    slopes = _Slopes(terms, points, pairs, turn, table.n_rows)
+    table.go_over(slopes.chunk_rows, [slopes])
+    return slopes.sums
+
+
+class _Slopes:
+    """Gradients at points, added up over chunks of rows, each of which is looked at from a few."""
+
+    def __init__(
+        self, terms: Terms, points: np.ndarray, pairs: int, turn: int, n_rows: int
+    ) -> None:
+        self._terms, self._points, self._pairs, self._turn = terms, points, pairs, turn
+        self._cycle = len(points) // 2 // pairs
+        # As many chunks as make whole cycles, so that every pattern meets as many rows.
+        cycles = max(1, round(n_rows / (self._cycle * terms.chunk_rows)))
+        self.chunk_rows = math.ceil(n_rows / (self._cycle * cycles))
+        self.sums = np.zeros_like(points)
+        self._chunks = 0
+
+    def add(self, rows: _Rows, weights: np.ndarray) -> None:
+        """Look at some more rows."""
+        chunks = math.ceil(len(weights) / self.chunk_rows)
+        first = (self._chunks + self._turn + np.arange(chunks)) % self._cycle * self._pairs
+        forward = first[:, None] + np.arange(self._pairs)
+        chosen = np.concatenate([forward, forward + len(self._points) // 2], axis=1)
+        self._terms.add_likelihood(rows, weights, self.chunk_rows, self._points, chosen, self.sums)
+        self._chunks += chunks
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The sums, and what they are of."""
+        return {"task": self._task(), "chunks": np.array(self._chunks), "sums": self.sums}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        if not np.array_equal(state["task"], self._task()):
+            raise OtherPoints
+        self._chunks = int(state["chunks"])
+        self.sums[:] = state["sums"]
+
+    def _task(self) -> np.ndarray:
+        said = (self._points.shape, self._pairs, self._turn, self.chunk_rows)
+        digest = hashlib.sha256(repr(said).encode() + self._points.tobytes())
+        return np.frombuffer(digest.digest(), np.uint8)

@@ -99,6 +99,7 @@ class Step:
             np.zeros((2, len(guide.scales))),
         )
         self._averages = guide.location.copy(), guide.scales.copy()
+        self._updates: list[PymcUpdate] = []
 
     def compile(self, batch: Mapping[str, np.ndarray]) -> None:
         """Compile the functions: the slow part, seconds to a minute when nothing is cached.
@@ -124,11 +125,11 @@ class Step:
     def _loop_around(self, gradient: Any, arguments: tuple[np.ndarray, ...]) -> Callable[..., None]:
         """`kernels.advance` with its first two arguments: compiled if all that it calls is."""
         if not isinstance(self._optimizer, AnnealedAdam):
-            updates = [
+            self._updates = [
                 PymcUpdate(self._optimizer, len(values), self._settings)
                 for values in self._parameters
             ]
-            return functools.partial(kernels.advance, called(gradient, arguments), updates)
+            return functools.partial(kernels.advance, called(gradient, arguments), self._updates)
         if not is_numba(self._settings):
             return functools.partial(kernels.advance, called(gradient, arguments), None)
         advance, address = kernels.compiled(
@@ -180,3 +181,23 @@ class Step:
     def averages(self) -> tuple[np.ndarray, np.ndarray]:
         """The averaged location and scales, as `Guide.write` takes them."""
         return self._averages
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next step depends on, but for its batch and noise."""
+        names = ("location", "scales")
+        arrays = {"completed": self._completed}
+        for name, *each in zip(names, self._parameters, self._moments, self._averages, strict=True):
+            arrays |= dict(zip((name, f"{name}/moments", f"{name}/average"), each, strict=True))
+        for name, update in zip(names, self._updates, strict=False):
+            for i, variable in enumerate(update.memory):
+                arrays[f"{name}/memory/{i}"] = variable.get_value(borrow=True)
+        return arrays
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Be where another step was; compiled before."""
+        for name, array in self.state().items():
+            if "/memory/" not in name:
+                array[:] = state[name]
+        for name, update in zip(("location", "scales"), self._updates, strict=False):
+            for i, variable in enumerate(update.memory):
+                variable.set_value(state[f"{name}/memory/{i}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,11 +39,30 @@ class Stretches:
         self._n, self._from = n, average_from
         self._ends: list[tuple[int, np.ndarray]] = [(average_from, np.zeros(0))]
 
+    @property
+    def next_end(self) -> int:
+        """The number of steps at which the next stretch ends, where `update` is to be called."""
+        length = (self._n - self._from) / _COUNT
+        return max(math.ceil(self._from + length * len(self._ends)), self._ends[-1][0] + 1)
+
     def update(self, done: int, location: np.ndarray, scales: np.ndarray) -> None:
         """So many steps are done, and the averages are these."""
-        reached = self._from + (self._n - self._from) * len(self._ends) / _COUNT
-        if done >= reached and done > self._ends[-1][0]:
+        if done == self.next_end:
             self._ends.append((done, np.concatenate([location, scales[: len(location)]])))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that is known."""
+        return {
+            "run": np.array([self._n, self._from]),
+            "ends": np.array([end for end, _ in self._ends]),
+            "averages": np.array([average for _, average in self._ends[1:]]),
+        }
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self._n, self._from = state["run"].tolist()
+        averages = [np.zeros(0), *state["averages"]]
+        self._ends = list(zip(state["ends"].tolist(), averages, strict=True))
 
     def uncertainties(self) -> np.ndarray:
         """What averages may be off, shape (2 d,): their errors, or half of what they drift.

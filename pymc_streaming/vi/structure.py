@@ -8,7 +8,7 @@ groups count as they do in the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from pymc_streaming.vi.additivity import PROBE_MODE
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import streamed_indices
-from pymc_streaming.vi.passes import Sample, Table, gradients_at
+from pymc_streaming.vi.passes import Sample, Sum, Table, gradients_at
 from pymc_streaming.vi.terms import Terms
 
 __all__ = ["Groups", "WithRareGroups", "colours_of", "groups_of", "weighted"]
@@ -204,36 +204,67 @@ class WithRareGroups:
 
     def __init__(self, table: Table, groups: list[Groups], sample: Sample) -> None:
         self._table, self.groups, self.sample = table, groups, sample
-        self._missing = [
-            np.bincount(each.codes_of(sample.rows), minlength=len(each.elements)) == 0
-            for each in groups
-        ]
-        self._kept: list[dict[str, np.ndarray]] = []
+        self._rare = _RareRows(groups, sample)
 
     @property
     def n_rows(self) -> int:
         """Of the table."""
         return self._table.n_rows
 
-    def blocks(self, multiple: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Those of the table."""
-        for rows, weights in self._table.blocks(multiple):
-            for each, missing in zip(self.groups, self._missing, strict=True):
-                if missing.any():
-                    codes, first = np.unique(each.codes_of(rows), return_index=True)
-                    # A code out of range makes the pass not finite, and is said then.
-                    wanted = missing[np.clip(codes, 0, len(missing) - 1)]
-                    wanted &= (codes >= 0) & (codes < len(missing))
-                    self._kept.append({name: array[first[wanted]] for name, array in rows.items()})
-                    missing[codes[wanted]] = False
-            yield rows, weights
-        for missing in self._missing:  # what is missing now has no row in the table
-            missing[:] = False
+    def go_over(self, multiple: int, sums: Sequence[Sum]) -> None:
+        """Add up over the table."""
+        if self._rare.wanted:
+            sums = [*sums, self._rare]
+        self._table.go_over(multiple, sums)
+        self._rare.wanted = False  # what is missing now has no row in the table
 
     def extended_sample(self) -> Sample:
         """The sample with the rows that were kept."""
-        parts = [self.sample.rows, *self._kept]
+        parts = self.sample.rows, self._rare.rows
         return Sample({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+
+
+class _RareRows:
+    """The first row of each group that a sample lacks, as it is met.
+
+    Parameters
+    ----------
+    groups : list of Groups
+        What rows belong to.
+    sample : Sample
+        Rows that are there already.
+    """
+
+    def __init__(self, groups: list[Groups], sample: Sample) -> None:
+        self._groups = groups
+        self._missing = [
+            np.bincount(each.codes_of(sample.rows), minlength=len(each.elements)) == 0
+            for each in groups
+        ]
+        self.wanted = any(missing.any() for missing in self._missing)
+        self.rows = {name: array[:0] for name, array in sample.rows.items()}
+
+    def add(self, rows: dict[str, np.ndarray], weights: np.ndarray) -> None:  # noqa: ARG002
+        """Keep those of some more rows."""
+        for each, missing in zip(self._groups, self._missing, strict=True):
+            if missing.any():
+                codes, first = np.unique(each.codes_of(rows), return_index=True)
+                # A code out of range makes the pass not finite, and is said then.
+                wanted = missing[np.clip(codes, 0, len(missing) - 1)]
+                wanted &= (codes >= 0) & (codes < len(missing))
+                missing[codes[wanted]] = False
+                for name, array in rows.items():
+                    self.rows[name] = np.concatenate([self.rows[name], array[first[wanted]]])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Rows and groups."""
+        missing = {f"missing/{i}": each for i, each in enumerate(self._missing)}
+        return missing | {f"rows/{name}": array for name, array in self.rows.items()}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from there."""
+        self._missing = [state[f"missing/{i}"].copy() for i in range(len(self._missing))]
+        self.rows = {name: state[f"rows/{name}"] for name in self.rows}
 
 
 def weighted(

@@ -53,7 +53,7 @@ def trainer_for(known: KnownPosterior, data=None, method="advi", **options) -> T
 def written(trainer: Trainer, mean: np.ndarray, covariance: np.ndarray) -> Trainer:
     """The trainer with a fit of its own replaced by a known Gaussian."""
     trainer.fit(1)
-    guide = trainer._subject.guide
+    guide = trainer._fits.subject.guide
     if trainer.method == "advi":
         guide.write(mean, 0.5 * np.log(np.diag(covariance)))
     else:

@@ -198,7 +198,7 @@ def test_gradients_are_those_of_the_whole_table(rows_of_a_block) -> None:
     model = known.build(loader)
     trainer = Trainer("advi", loader, model=model, progressbar=False)
     trainer.fit(max_passes=3)
-    guide, terms = trainer._subject.guide, trainer._exact.terms
+    guide, terms = trainer._fits.subject.guide, trainer._fits.exact.terms
     points = guide.location + 0.01 * np.random.default_rng(0).standard_normal((2, guide.size))
     table = WholeTable(loader, PassProgress(50_000, 1, enabled=False))
     found = slopes_over(table, terms, points, 1)[0] + terms.prior(points)[1].mean(axis=0)

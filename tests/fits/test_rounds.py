@@ -123,7 +123,7 @@ def test_passes_that_are_used_up() -> None:
 
 def test_ctrl_c_keeps_what_there_is(monkeypatch) -> None:
     trainer = trainer_for(conjugate_normal(), compile_kwargs=FAST)
-    prepare = trainer._prepare
+    prepare = trainer._fits.prepare_steps
 
     def prepared(batch):
         fit = prepare(batch)
@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_what_there_is(monkeypatch) -> None:
         fit._advance = interrupted
         return fit
 
-    monkeypatch.setattr(trainer, "_prepare", prepared)
+    monkeypatch.setattr(trainer._fits, "prepare_steps", prepared)
     approximation = trainer.fit()
     assert trainer.result.status is Status.INTERRUPTED
     assert trainer.result.rows > 0

@@ -89,10 +89,11 @@ def test_a_seed_gives_the_same_numbers_whatever_the_blocks() -> None:
     model, data, *_ = hierarchy(5_000, 20)
 
     class InBlocks(Sample):
-        def blocks(self, multiple):
+        def go_over(self, multiple, sums):
             for start in range(0, self.n_rows, multiple):
                 rows = {name: a[start : start + multiple] for name, a in self.rows.items()}
-                yield rows, self.weights[start : start + multiple]
+                for each in sums:
+                    each.add(rows, self.weights[start : start + multiple])
 
     results = []
     for table in (Sample, InBlocks):

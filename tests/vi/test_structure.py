@@ -109,13 +109,22 @@ def test_rows_of_groups_that_the_sample_lacks_are_kept() -> None:
     groups = [Groups(np.arange(60)[:, None], lambda rows: rows["code"])]
 
     class InBlocks(Sample):
-        def blocks(self, multiple):
+        def go_over(self, multiple, sums):
             for start in range(0, self.n_rows, multiple):
-                yield {name: a[start : start + multiple] for name, a in self.rows.items()}, None
+                rows = {name: a[start : start + multiple] for name, a in self.rows.items()}
+                for each in sums:
+                    each.add(rows, np.ones(len(rows["x"])))
 
-    table = WithRareGroups(InBlocks(data), groups, sample)
-    for _ in range(2):
-        assert sum(len(rows["x"]) for rows, _ in table.blocks(64)) == 5_000
+    class Count:
+        rows = 0
+
+        def add(self, rows, weights):
+            self.rows += len(weights)
+
+    table, count = WithRareGroups(InBlocks(data), groups, sample), Count()
+    for times in (1, 2):
+        table.go_over(64, [count])
+        assert count.rows == 5_000 * times
     added = {name: array[600:] for name, array in table.extended_sample().rows.items()}
     assert sorted(added["code"]) == list(range(0, 50, 7))
     np.testing.assert_array_equal(codes[added["x"].astype(int)], added["code"])

@@ -407,6 +407,11 @@ class Trainer:
                 self._make(call, keeper, goes_on=place is Place.INTERRUPTED)
         return self.approximation
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the last call of `fit` did not come to its end."""
+        return not self._calls.ended
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save all that another process needs to go on: ``fit(..., resume=path)``.
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import IO, Self
 
 from pymc_streaming.checkpoints.state import State
-from pymc_streaming.checkpoints.state_file import TEMPORARY, read_state, write_state
+from pymc_streaming.checkpoints.state_file import read_state, write_state
 from pymc_streaming.errors import (
     CorruptCheckpointError,
     MissingCheckpointError,
     OutputError,
     OutputExistsError,
 )
+from pymc_streaming.writing import TEMPORARY
 
 __all__ = ["CheckpointFolder"]
 

@@ -5,12 +5,9 @@ Reading it runs no code, whoever wrote it; what was damaged on the way is told b
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +18,14 @@ from pymc_streaming.checkpoints.state import State
 from pymc_streaming.errors import (
     CheckpointMismatchError,
     CorruptCheckpointError,
-    DiskSpaceError,
     MissingCheckpointError,
-    OutputError,
 )
+from pymc_streaming.writing import write_wholly
 
-__all__ = ["TEMPORARY", "read_state", "write_state"]
+__all__ = ["read_state", "write_state"]
 
-#: End of the names of files that are being written.
-TEMPORARY = ".part"
 # Raised when a reader of this version could not make sense of it any more.
 _FORMAT = "1"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_state(path: Path, state: State) -> None:
@@ -48,19 +41,7 @@ def write_state(path: Path, state: State) -> None:
     facts = json.dumps(state.facts)
     arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
     header = {"format": _FORMAT, "facts": facts, "sha256": _digest(facts, arrays)}
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(arrays, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        kind = DiskSpaceError if error.errno in _DISK_FULL else OutputError
-        raise kind(f"{path}: the state cannot be written: {error.strerror or error}.") from error
+    write_wholly(path, save(arrays, metadata=header))
 
 
 def read_state(path: Path) -> State:
@@ -104,13 +85,3 @@ def _digest(facts: str, arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.tobytes() if not array.size else array.data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming last, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

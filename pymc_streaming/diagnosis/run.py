@@ -32,7 +32,7 @@ from pymc_streaming.vi.dense import SPREAD, SPREADS, Dense, DenseDerivatives, De
 from pymc_streaming.vi.family import Family, Found, Normal
 from pymc_streaming.vi.fixed_rows import check_any_number_of_rows
 from pymc_streaming.vi.flat import flat_elements
-from pymc_streaming.vi.guides import FullRankGuide, Guide
+from pymc_streaming.vi.guides import FullRankGuide, Guide, element_names
 from pymc_streaming.vi.meanfield import MeanField
 from pymc_streaming.vi.modes import starts_around
 from pymc_streaming.vi.passes import Derivatives, NotFinite, Sample, Table
@@ -307,7 +307,7 @@ def _as_diagnosis(
     points: np.ndarray,
     distance: Distance | None,
 ) -> Diagnosis:
-    names, sd = _names(guide), guide.sd
+    names, sd = element_names(guide.approximation), guide.sd
     if np.isfinite(log_ratios).all():
         weighed = weigh(log_ratios, points, guide.location, sd)
     else:
@@ -352,23 +352,6 @@ def _as_diagnosis(
             for each, counts in zip(groups, reading.counts, strict=True)
         ),
     )
-
-
-def _names(guide: Guide) -> tuple[str, ...]:
-    """A name for each element of a draw, such as ``b[3]``, or ``b[London]`` with coordinates."""
-    model = guide.group.model
-    of_values = {model.rvs_to_values[rv].name: rv.name for rv in model.free_RVs}
-    names = [""] * guide.size
-    for name, where, shape, _ in guide.group.ordering.values():
-        dims = model.named_vars_to_dims.get(of_values[name], ())
-        coords = [model.coords.get(dim) for dim in dims]
-        known = [None if coord is None else len(coord) for coord in coords] == list(shape)
-        labels = coords if known else [range(length) for length in shape]
-        elements = np.arange(guide.size)[where]
-        for element, index in zip(elements, np.ndindex(*shape), strict=True):
-            at = ", ".join(str(label[i]) for label, i in zip(labels, index, strict=True))
-            names[element] = f"{name}[{at}]" if index else name
-    return tuple(names)
 
 
 def _group_counts(guide: Guide, groups: Groups, counts: np.ndarray) -> GroupCounts:

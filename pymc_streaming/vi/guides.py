@@ -20,7 +20,14 @@ from pymc.variational.opvi import Approximation
 
 from pymc_streaming.vi.kernels import deviate
 
-__all__ = ["GUIDES", "FullRankGuide", "Guide", "MeanFieldGuide", "n_parameters"]
+__all__ = [
+    "GUIDES",
+    "FullRankGuide",
+    "Guide",
+    "MeanFieldGuide",
+    "element_names",
+    "n_parameters",
+]
 
 
 class Guide(abc.ABC):
@@ -200,6 +207,24 @@ GUIDES: dict[str, type[Guide]] = {
     "fullrank_advi": FullRankGuide,
     "laplace": FullRankGuide,
 }
+
+
+def element_names(approximation: Approximation) -> tuple[str, ...]:
+    """A name for each element of a draw, such as ``b[3]``, or ``b[London]`` with coordinates."""
+    (group,) = approximation.groups
+    model = group.model
+    of_values = {model.rvs_to_values[rv].name: rv.name for rv in model.free_RVs}
+    names = [""] * int(group.ddim)
+    for name, where, shape, _ in group.ordering.values():
+        dims = model.named_vars_to_dims.get(of_values[name], ())
+        coords = [model.coords.get(dim) for dim in dims]
+        known = [None if coord is None else len(coord) for coord in coords] == list(shape)
+        labels = coords if known else [range(length) for length in shape]
+        elements = np.arange(len(names))[where]
+        for element, index in zip(elements, np.ndindex(*shape), strict=True):
+            at = ", ".join(str(label[i]) for label, i in zip(labels, index, strict=True))
+            names[element] = f"{name}[{at}]" if index else name
+    return tuple(names)
 
 
 def n_parameters(model: pm.Model) -> int:

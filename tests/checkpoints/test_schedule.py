@@ -14,7 +14,13 @@ def test_by_time(monkeypatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     schedule = Schedule("1min 30s")
-    for now, due in ((100, False), (189, False), (190, True), (279, False), (281, True)):
+    for now, due in (  # noqa: B007
+        (100, False),
+        (189, False),
+        (190, True),
+        (279, False),
+        (281, True),
+    ):
         assert schedule.is_due(10**9) is due
 
 

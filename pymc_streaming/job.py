@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
+from pymc.variational.opvi import Approximation
 
 from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.errors import ArgumentError, OutputError, OutputExistsError
 from pymc_streaming.loader import DataLoader
+from pymc_streaming.progress import History
 from pymc_streaming.sources import IterableDataset, arrow_source, parquet_source
 from pymc_streaming.sources.files import find_tables
 from pymc_streaming.trainer import Trainer
@@ -178,7 +180,7 @@ def run_job(job: Job) -> Outcome:
     }
     facts = _without_infinities(facts)
     draws = approximation.sample(job.draws, random_seed=job.seed)
-    _write(job.output, trainer, draws, diagnosis, facts)
+    _write(job.output, trainer.history, approximation, draws, diagnosis, facts)
     return Outcome(job.output, facts, diagnosis)
 
 
@@ -246,15 +248,18 @@ def _named(name: str, what: str) -> Callable[..., Any]:
 
 
 def _write(
-    folder: Path, trainer: Trainer, draws: Any, diagnosis: Diagnosis | None, facts: dict[str, Any]
+    folder: Path,
+    history: History,
+    approximation: Approximation,
+    draws: Any,
+    diagnosis: Diagnosis | None,
+    facts: dict[str, Any],
 ) -> None:
     """Every file wholly or not at all, and last what says that all of them are there."""
     write_wholly(folder / "posterior.nc", lambda path: draws.to_netcdf(path, engine="h5netcdf"))
-    approximation = trainer.approximation
     moments = (each.eval().tolist() for each in (approximation.mean, approximation.std))
     parameters = zip(element_names(approximation), *moments, strict=True)
     write_wholly(folder / "parameters.csv", _csv(("parameter", "mean", "sd"), parameters))
-    history = trainer.history
     columns = ("step", "loss", "rows", "seconds")
     entries = zip(*(getattr(history, name).tolist() for name in columns), strict=True)
     write_wholly(folder / "history.csv", _csv(columns, entries))

@@ -27,7 +27,7 @@ def test_help_teaches(capsys):
         assert word in text
 
 
-@pytest.mark.parametrize("command", ["demo", "inspect", "shuffle", "verify"])
+@pytest.mark.parametrize("command", ["demo", "fit", "inspect", "shuffle", "verify"])
 def test_the_reference_shows_the_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
@@ -47,6 +47,11 @@ def test_the_reference_shows_the_help(command, capsys, monkeypatch):
         ["shuffle", "t.parquet"],
         ["shuffle", "t.parquet", "out", "--format", "csv"],
         ["verify"],
+        ["fit", "m.py:model"],
+        ["fit", "m.py:model", "--data", "t.parquet"],
+        ["fit", "m.py:model", "--data", "t.parquet", "--output", "o", "--steps", "0"],
+        ["fit", "m.py:model", "--data", "t", "--output", "o", "--steps", "9", "--max-passes", "2"],
+        ["fit", "m.py:model", "--data", "t", "--output", "o", "--method", "nuts"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -85,7 +90,7 @@ def test_interrupted_while_it_is_still_importing(arguments, tmp_path):
     command = f"import sys; from pymc_streaming.cli import main; sys.exit(main({arguments}))"
     run = subprocess.run(
         [sys.executable, "-c", command],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[1]}"},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[2]}"},
         capture_output=True,
         text=True,
         check=False,

@@ -71,7 +71,8 @@ def random_state(random: np.random.Generator) -> dict[str, Any]:
     >>> random.random() == first
     True
     """
-    return _plain(random.bit_generator.state)
+    state: dict[str, Any] = _plain(random.bit_generator.state)
+    return state
 
 
 def set_random_state(random: np.random.Generator, state: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def write_state(path: Path, state: State) -> None:
         If the file cannot be written.
     """
     facts = json.dumps(state.facts)
-    arrays = {name: np.ascontiguousarray(array) for name, array in state.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in state.arrays.items()}
     header = {"format": _FORMAT, "facts": facts, "sha256": _digest(facts, arrays)}
     write_wholly(path, save(arrays, metadata=header))
 

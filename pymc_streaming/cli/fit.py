@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="MODULE:FUNCTION or FILE.py:FUNCTION: from columns of some rows to arrays",
     )
     data.add_argument(
-        "--batch-size", type=whole, default=4096, metavar="ROWS", help="(default: 4096)"
+        "--batch-size",
+        type=whole,
+        default=4096,
+        metavar="ROWS",
+        help="rows of a batch (default: 4096)",
     )
     data.add_argument(
         "--no-shuffle", action="store_true", help="take the rows in the order of the files"
@@ -79,11 +84,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     length = how.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=whole, metavar="N", help="take so many stochastic steps (default: fit in "
-        "exact passes until converged)",
-    )  # fmt: skip
+        "--steps",
+        type=partial(whole, of="steps"),
+        metavar="N",
+        help="take so many stochastic steps (default: fit in exact passes until converged)",
+    )
     length.add_argument(
-        "--max-passes", type=whole, metavar="N", help="passes over the table at most (default: 20)"
+        "--max-passes",
+        type=partial(whole, of="passes"),
+        metavar="N",
+        help="passes over the table at most (default: 20)",
     )
     how.add_argument(
         "--strategy",
@@ -103,7 +113,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     result = fit.add_argument_group("the result")
     result.add_argument(
-        "--draws", type=whole, default=1000, metavar="N", help="draws (default: 1000)"
+        "--draws",
+        type=partial(whole, of="draws"),
+        default=1000,
+        metavar="N",
+        help="draws of the posterior (default: 1000)",
     )
     result.add_argument(
         "--no-diagnosis", action="store_true", help="do not spend a pass on the diagnosis"

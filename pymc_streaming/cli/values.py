@@ -12,13 +12,12 @@ def one_or_all(paths: list[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else paths
 
 
-def whole(text: str, least: int = 1) -> int:
-    """A number of rows, or of anything, with or without separators."""
+def whole(text: str, least: int = 1, of: str = "rows") -> int:
+    """A number of rows, or of something else, with or without separators."""
     try:
-        rows = int(text.replace("_", "").replace(",", ""))
+        number = int(text.replace("_", "").replace(",", ""))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number of rows, found {text!r}") from None
-    if rows < least:
-        needed = f"{least:,} row{'s are' if least > 1 else ' is'}"
-        raise argparse.ArgumentTypeError(f"at least {needed} needed, found {rows:,}")
-    return rows
+        raise argparse.ArgumentTypeError(f"expected a number of {of}, found {text!r}") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected {least:,} {of} or more, found {number:,}")
+    return number

@@ -17,6 +17,7 @@ from pymc_streaming.fits.subject import Subject
 from pymc_streaming.loader import BatchStream, DataLoader, count_rows, nth_batch
 from pymc_streaming.notices import warn
 from pymc_streaming.progress import FitProgress, Recorder
+from pymc_streaming.sources import Block
 from pymc_streaming.vi.moving import still_moving
 from pymc_streaming.vi.nonfinite import explain
 from pymc_streaming.vi.optimizers import (
@@ -223,7 +224,7 @@ class StochasticFit:
     def _advance(
         self,
         stream: BatchStream,
-        batches: Mapping[str, np.ndarray],
+        batches: Block,
         noise: np.ndarray,
         rates: np.ndarray,
         weights: np.ndarray,

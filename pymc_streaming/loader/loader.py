@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -221,7 +221,7 @@ class DataLoader:
         packed = self._passes.packed(position, endless=True)
         return BatchStream(packed, self.batch_size, position)
 
-    def blocks(self, n_rows: int, start: int = 0) -> Iterator[Block]:
+    def blocks(self, n_rows: int, start: int = 0) -> Generator[Block]:
         """Every row once, in the order of the source.
 
         Parameters

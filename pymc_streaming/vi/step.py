@@ -24,7 +24,7 @@ averages are the same for every model, and are in `kernels`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,9 @@ from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, PymcUpdate
 
 __all__ = ["Step"]
+
+# What is moved.
+_PARTS = "location", "scales"
 
 
 class Step:
@@ -184,20 +187,26 @@ class Step:
 
     def state(self) -> dict[str, np.ndarray]:
         """All that the next step depends on, but for its batch and noise."""
-        names = ("location", "scales")
-        arrays = {"completed": self._completed}
-        for name, *each in zip(names, self._parameters, self._moments, self._averages, strict=True):
-            arrays |= dict(zip((name, f"{name}/moments", f"{name}/average"), each, strict=True))
-        for name, update in zip(names, self._updates, strict=False):
-            for i, variable in enumerate(update.memory):
-                arrays[f"{name}/memory/{i}"] = variable.get_value(borrow=True)
+        arrays: dict[str, np.ndarray] = {"completed": self._completed}
+        for i, name in enumerate(_PARTS):
+            arrays[name] = self._parameters[i]
+            arrays[f"{name}/moments"] = self._moments[i]
+            arrays[f"{name}/average"] = self._averages[i]
+        for name, variable in self._memory():
+            arrays[name] = variable.get_value(borrow=True)
         return arrays
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Be where another step was; compiled before."""
+        memory = dict(self._memory())
         for name, array in self.state().items():
-            if "/memory/" not in name:
+            if name in memory:
+                memory[name].set_value(state[name])
+            else:
                 array[:] = state[name]
-        for name, update in zip(("location", "scales"), self._updates, strict=False):
+
+    def _memory(self) -> Iterator[tuple[str, Any]]:
+        """What update functions of PyMC remember, by name."""
+        for name, update in zip(_PARTS, self._updates, strict=False):
             for i, variable in enumerate(update.memory):
-                variable.set_value(state[f"{name}/memory/{i}"])
+                yield f"{name}/memory/{i}", variable

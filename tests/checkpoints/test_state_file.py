@@ -33,7 +33,8 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, arrays, facts) -> No
     state = read_state(path)
     assert state.arrays.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert state.arrays[name].dtype == array.dtype
+        found = state.arrays[name]
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(state.arrays[name], array)
     assert repr(state.facts) == repr(facts)  # NaN is not equal to itself
     assert [each.name for each in path.parent.iterdir()] == [path.name]

@@ -7,6 +7,7 @@
     ├── SourceError                    the data cannot be read as asked
     │   ├── MissingFileError
     │   ├── CorruptFileError
+    │   ├── TransferError              the connection failed, again and again
     │   ├── SchemaError                column, type or shape other than expected
     │   ├── CategoryError              a level that is not in the categories
     │   ├── MissingValueError          null or NaN
@@ -104,6 +105,7 @@ __all__ = [
     "TotalSizeMismatchError",
     "TotalSizeMissingError",
     "TotalSizeTooSmallError",
+    "TransferError",
     "TransformError",
     "UnstreamedTotalSizeError",
 ]
@@ -127,6 +129,22 @@ class MissingFileError(SourceError, FileNotFoundError):
 
 class CorruptFileError(SourceError):
     """A file that is truncated, damaged, or not of the format it should be."""
+
+
+class TransferError(SourceError):
+    """A connection that failed, or a server that was busy, whenever it was tried.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    seconds : float, optional
+        How long the server asked to be left alone.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class SchemaError(SourceError):

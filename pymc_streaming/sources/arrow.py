@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +22,7 @@ from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonica
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
+from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -134,8 +136,8 @@ class ArrowSource(IterableDataset):
         files = find_files(path, pattern)
         refuse_other_kinds(files, "arrow")
         self._files = {file.path: file for file in files}
-        with _parsed(files[0]) as opened:
-            schema, packed = opened.schema, is_packed(opened.schema)
+        schema = patiently(lambda: _schema(files[0]), files[0].path)
+        packed = is_packed(schema)
         where = files[0].path
         plan: ColumnPlan | PackedPlan
         if packed:
@@ -183,6 +185,10 @@ class ArrowSource(IterableDataset):
                 if signature(file) == stretch.signature:
                     yield from stretch.rows(file)
                     return
+        is_local = self._files[fragment.path].is_local
+        yield from reread(lambda: self._decoded(fragment), fragment.origin, is_local=is_local)
+
+    def _decoded(self, fragment: IpcBatch) -> Iterator[Rows]:
         for batch in self._batches(fragment):
             yield from self._plan.rows(batch, fragment.origin)
 
@@ -192,20 +198,31 @@ class ArrowSource(IterableDataset):
         """The record batches, levels of categories, and the columns that hold a null."""
         auto = plan.auto if isinstance(plan, ColumnPlan) else []
         levels: dict[str, set[Any]] = {name: set() for name in auto}
-        fragments, nulls = [], set()
+        fragments: list[IpcBatch] = []
+        nulls: set[str] = set()
         for file in self._files.values():
-            with _parsed(file) as opened:
-                if opened.num_record_batches:
-                    self._check_schema(opened.schema, file.path, every)
-                for number in range(opened.num_record_batches):
-                    batch = self._batch(opened, number, file.path, full=bool(auto))
-                    origin = f"{file.label}, record batch {number}"
-                    if batch.num_rows:
-                        fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
-                    nulls |= {name for name in self._names if batch.column(name).null_count}
-                    for name, found in levels.items():
-                        column_levels(batch.column(name), name, found, origin)
+            found = patiently(partial(self._look_at, file, every, levels), file.path)
+            fragments += found[0]
+            nulls |= found[1]
         return fragments, levels, nulls
+
+    def _look_at(
+        self, file: DataFile, every: bool, levels: dict[str, set[Any]]
+    ) -> tuple[list[IpcBatch], set[str]]:
+        """Those of one file; levels are added to `levels`."""
+        fragments, nulls = [], set()
+        with _parsed(file) as opened:
+            if opened.num_record_batches:
+                self._check_schema(opened.schema, file.path, every)
+            for number in range(opened.num_record_batches):
+                batch = self._batch(opened, number, file.path, full=bool(levels))
+                origin = f"{file.label}, record batch {number}"
+                if batch.num_rows:
+                    fragments.append(IpcBatch(batch.num_rows, origin, file.path, number))
+                nulls |= {name for name in self._names if batch.column(name).null_count}
+                for name, seen in levels.items():
+                    column_levels(batch.column(name), name, seen, origin)
+        return fragments, nulls
 
     def _find_verbatim(self) -> dict[IpcBatch, Stretch]:
         """Where the rows are that a file on this machine holds as the layout wants them."""
@@ -267,6 +284,11 @@ class ArrowSource(IterableDataset):
                 "`columns`."
             )
         refuse_other_packing(schema, self._schema, path, first)
+
+
+def _schema(file: DataFile) -> pa.Schema:
+    with _parsed(file) as opened:
+        return opened.schema
 
 
 @contextmanager

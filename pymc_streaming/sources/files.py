@@ -25,7 +25,9 @@ from pymc_streaming.errors import (
     SchemaError,
     SourceError,
     StreamingError,
+    TransferError,
 )
+from pymc_streaming.sources.patience import is_passing, patiently, wait_asked_for
 
 __all__ = [
     "TABLES",
@@ -187,14 +189,17 @@ def _find(path: Any, patterns: tuple[str, ...]) -> list[tuple[str, str, pafs.Fil
     except (ValueError, ImportError) as error:  # an unknown protocol, or one not installed
         raise ArgumentError(f"{text}: {error}") from error
     is_local = isinstance(filesystem, LocalFileSystem)
-    with reading(text):
-        filesystem.invalidate_cache()  # listings are remembered as long as the process lives
-        if filesystem.isfile(root):
-            inner = [root]
-        elif filesystem.isdir(root):
-            inner = _below(filesystem, root, patterns, is_local)
-        else:
-            inner = _globbed(filesystem, root, patterns, is_local)
+
+    def find() -> list[str]:
+        with reading(text):
+            filesystem.invalidate_cache()  # listings are remembered as long as the process lives
+            if filesystem.isfile(root):
+                return [root]
+            if filesystem.isdir(root):
+                return _below(filesystem, root, patterns, is_local)
+            return _globbed(filesystem, root, patterns, is_local)
+
+    inner = patiently(find, text)
     if is_local:
         arrow = pafs.LocalFileSystem()
         return [(name, name, arrow, True) for name in inner]
@@ -298,24 +303,32 @@ def reading(where: str) -> Iterator[None]:
         yield
     except (StreamingError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{where}: the file is not there.") from error
-    except PermissionError as error:
-        raise SourceError(f"{where}: the file may not be read: {error}") from error
-    except OSError as error:
-        # pyarrow says plain OSError for damaged content; the system and the network say more.
-        if type(error) is OSError and error.errno is None:
-            raise CorruptFileError(_corrupt(where, error)) from error
-        raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
-    except pa.ArrowNotImplementedError as error:
-        raise SchemaError(
+    except Exception as error:
+        raise _translated(error, where) from error
+
+
+def _translated(error: Exception, where: str) -> SourceError:
+    if is_passing(error):
+        return TransferError(
+            f"{where}: the connection failed: {type(error).__name__}: {error}.",
+            wait_asked_for(error),
+        )
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError(f"{where}: the file is not there.")
+    if isinstance(error, PermissionError):
+        return SourceError(f"{where}: the file may not be read: {error}")
+    # pyarrow says plain OSError for damaged content; the system and the network say more.
+    if type(error) is OSError and error.errno is None:
+        return CorruptFileError(_corrupt(where, error))
+    if isinstance(error, pa.ArrowNotImplementedError):
+        return SchemaError(
             f"{where}: Arrow cannot read this: {error}. Leave the column out with `columns`, or "
             "write it with another type."
-        ) from error
-    except (pa.ArrowException, EOFError) as error:
-        raise CorruptFileError(_corrupt(where, error)) from error
-    except Exception as error:  # a remote file system has errors of its own
-        raise SourceError(f"{where}: reading failed: {type(error).__name__}: {error}") from error
+        )
+    if isinstance(error, pa.ArrowException | EOFError) and not isinstance(error, OSError):
+        return CorruptFileError(_corrupt(where, error))
+    # A remote file system has errors of its own.
+    return SourceError(f"{where}: reading failed: {type(error).__name__}: {error}")
 
 
 def _corrupt(where: str, error: Exception) -> str:

@@ -18,6 +18,7 @@ from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_oth
 from pymc_streaming.sources.filters import RowFilter
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.open_files import OpenFiles
+from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import (
     Categories,
     Columns,
@@ -210,8 +211,7 @@ class ParquetSource(IterableDataset):
         refuse_other_kinds(files, "parquet")
         self._files = {file.path: file for file in files}
         first = files[0]
-        with OpenFiles().borrow(first) as opened:
-            schema = opened.schema_arrow
+        schema = patiently(lambda: _schema(first), first.path)
         plan = plan_columns(schema, columns, categories, transform, first.path)
         self._filter = None if filters is None else RowFilter(filters, schema, first.path)
         checked = plan.names + (self._filter.columns if self._filter else [])
@@ -232,7 +232,9 @@ class ParquetSource(IterableDataset):
         footers = [
             footer
             for found in _in_threads(
-                read_footers, files, _REMOTE_FOOTER_THREADS if self.is_remote else 1
+                lambda file: patiently(lambda: read_footers(file), file.path),
+                files,
+                _REMOTE_FOOTER_THREADS if self.is_remote else 1,
             )
             for footer in found
         ]
@@ -250,7 +252,11 @@ class ParquetSource(IterableDataset):
         levels: dict[str, set[Any]] = {name: set() for name in plan.auto}
         if self._filter is not None or levels:
             groups = list(
-                _in_threads(lambda group: self._scan(group, levels), groups, _SCAN_THREADS)
+                _in_threads(
+                    lambda group: patiently(lambda: self._scan(group, levels), group.origin),
+                    groups,
+                    _SCAN_THREADS,
+                )
             )
         self.fragments = [group for group in groups if group.n_rows]
         if not self.fragments:
@@ -289,17 +295,21 @@ class ParquetSource(IterableDataset):
 
     def rows(self, fragment: Fragment) -> Iterator[Rows]:
         """The same, as decoded columns."""
+        assert isinstance(fragment, RowGroup)
+        is_local = self._files[fragment.path].is_local
+        return reread(lambda: self._decoded(fragment), fragment.origin, is_local=is_local)
+
+    def _decoded(self, group: RowGroup) -> Iterator[Rows]:
         # To compare checksums takes as long as to decode: done the first time.
-        first = fragment not in self._verified
-        for batch in self._batches(fragment, self._plan.names, checksums=first):
-            yield from self._plan.rows(batch, fragment.origin)
-        self._verified.add(fragment)
+        first = group not in self._verified
+        for batch in self._batches(group, self._plan.names, checksums=first):
+            yield from self._plan.rows(batch, group.origin)
+        self._verified.add(group)
 
     def _batches(
-        self, group: Fragment, columns: list[str], *, checksums: bool = True
+        self, group: RowGroup, columns: list[str], *, checksums: bool = True
     ) -> Iterator[pa.RecordBatch]:
         """Arrow batches of the rows of a row group that pass the filter."""
-        assert isinstance(group, RowGroup)
         needed = columns
         if self._filter is not None:
             needed = list(dict.fromkeys(columns + self._filter.columns))
@@ -335,6 +345,11 @@ class ParquetSource(IterableDataset):
             for name, found in levels.items():
                 column_levels(batch.column(name), name, found, group.origin)
         return replace(group, n_rows=n_rows)
+
+
+def _schema(file: DataFile) -> pa.Schema:
+    with OpenFiles().borrow(file) as opened:
+        return opened.schema_arrow
 
 
 def _check_schema(

@@ -9,7 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pymc_streaming import DataLoader, arrow_source, parquet_source
-from pymc_streaming.errors import ArgumentError, CorruptFileError, MissingFileError, SourceError
+from pymc_streaming.errors import (
+    ArgumentError,
+    CorruptFileError,
+    MissingFileError,
+    SourceError,
+    TransferError,
+)
 from pymc_streaming.sources.files import find_files, reading
 
 
@@ -123,7 +129,8 @@ def test_no_path(path: object) -> None:
     [
         (FileNotFoundError("gone"), MissingFileError),
         (PermissionError("no"), SourceError),
-        (TimeoutError("slow"), SourceError),
+        (TimeoutError("slow"), TransferError),
+        (ConnectionResetError("reset"), TransferError),
         (OSError(5, "input/output error"), SourceError),
         (OSError("Unexpected end of stream"), CorruptFileError),
         (pa.ArrowInvalid("magic bytes"), CorruptFileError),

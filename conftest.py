@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
 # Set before anything imports matplotlib: no example may open a window.
 os.environ["MPLBACKEND"] = "Agg"
+
+# And before anything imports the client of the hub: it may talk to this machine only, where a test
+# may have a server at that address (see tests/hub.py).
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{free.getsockname()[1]}"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 # How long an example takes says nothing on a machine that does other things as well.
 hypothesis.settings.register_profile("untimed", deadline=None)

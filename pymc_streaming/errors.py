@@ -7,6 +7,7 @@
     ├── SourceError                    the data cannot be read as asked
     │   ├── MissingFileError
     │   ├── CorruptFileError
+    │   ├── ChangedFileError           another file than when the source was made
     │   ├── TransferError              the connection failed, again and again
     │   ├── SchemaError                column, type or shape other than expected
     │   ├── CategoryError              a level that is not in the categories
@@ -61,6 +62,7 @@ __all__ = [
     "ArgumentError",
     "BatchSizedShapeWarning",
     "CategoryError",
+    "ChangedFileError",
     "CheckpointError",
     "CheckpointMismatchError",
     "ConsumedIteratorError",
@@ -129,6 +131,10 @@ class MissingFileError(SourceError, FileNotFoundError):
 
 class CorruptFileError(SourceError):
     """A file that is truncated, damaged, or not of the format it should be."""
+
+
+class ChangedFileError(SourceError):
+    """A file that was written to, or replaced, since the source was made."""
 
 
 class TransferError(SourceError):

@@ -299,6 +299,7 @@ def _opened(file: DataFile) -> Iterator[FileIO]:
 
 @contextmanager
 def _parsed(file: DataFile) -> Iterator[Any]:
+    file.check_unchanged()
     if file.is_local:
         with _opened(file) as opened, reading(file.path):
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fsspec.utils import glob_translate
 
 from pymc_streaming.errors import (
     ArgumentError,
+    ChangedFileError,
     CorruptFileError,
     MissingFileError,
     SchemaError,
@@ -28,6 +29,7 @@ from pymc_streaming.errors import (
     TransferError,
 )
 from pymc_streaming.sources.patience import is_passing, patiently, wait_asked_for
+from pymc_streaming.sources.remote import by_ranges, pinned, version_of
 
 __all__ = [
     "TABLES",
@@ -67,6 +69,8 @@ class DataFile:
         How to open it.
     is_local : bool
         Whether reading many small pieces is cheap.
+    version : str
+        What is another once the file has changed, as far as its file system tells.
     """
 
     path: str
@@ -74,6 +78,34 @@ class DataFile:
     inner_path: str = field(repr=False)
     filesystem: pafs.FileSystem = field(repr=False, compare=False)
     is_local: bool = field(repr=False)
+    version: str = field(default="", repr=False, compare=False)
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that is another than was found.
+
+        Raises
+        ------
+        ChangedFileError
+            If it is.
+        MissingFileError
+            If it is gone.
+        """
+        with reading(self.path):
+            if self.is_local:
+                found = _version_here(self.inner_path)
+            else:
+                found = version_of(self.filesystem.handler.fs.info(self.inner_path))
+        if found != self.version:
+            raise ChangedFileError(
+                f"{self.path}: the file was written to or replaced since the source was made: it "
+                f"had {self.version}, and has {found}. Rows of both would be mixed; make the "
+                "source anew."
+            )
+
+
+def _version_here(path: str) -> str:
+    found = Path(path).stat()
+    return version_of({"size": found.st_size, "mtime": found.st_mtime_ns})
 
 
 def find_files(path: Paths, *patterns: str) -> list[DataFile]:
@@ -100,17 +132,13 @@ def find_files(path: Paths, *patterns: str) -> list[DataFile]:
     if not paths:
         raise ArgumentError("path is an empty list, expected at least one file.")
     found = [file for item in paths for file in _find(item, patterns)]
-    names = [name for name, *_ in found]
     # Two spellings of a path, or a link, are one file.
-    real = [os.path.realpath(inner) if is_local else name for name, inner, _, is_local in found]
+    real = [os.path.realpath(file.inner_path) if file.is_local else file.path for file in found]
     if len(set(real)) < len(real):
-        twice = next(n for n, r in zip(names, real, strict=True) if real.count(r) > 1)
+        twice = next(f.path for f, r in zip(found, real, strict=True) if real.count(r) > 1)
         raise ArgumentError(f"{twice} is listed more than once; its rows would count double.")
-    common = _shared_folder(names)
-    return [
-        DataFile(name, name[len(common) :], inner, filesystem, is_local)
-        for name, inner, filesystem, is_local in found
-    ]
+    common = len(_shared_folder([file.path for file in found]))
+    return [replace(file, label=file.path[common:]) for file in found]
 
 
 def refuse_other_kinds(files: Sequence[DataFile], kind: str) -> None:
@@ -175,7 +203,7 @@ def _shared_folder(names: list[str]) -> str:
     return low[: low.rfind("/", 0, n) + 1]
 
 
-def _find(path: Any, patterns: tuple[str, ...]) -> list[tuple[str, str, pafs.FileSystem, bool]]:
+def _find(path: Any, patterns: tuple[str, ...]) -> list[DataFile]:
     if not isinstance(path, str | os.PathLike):
         found = (
             repr(path)
@@ -190,21 +218,27 @@ def _find(path: Any, patterns: tuple[str, ...]) -> list[tuple[str, str, pafs.Fil
         raise ArgumentError(f"{text}: {error}") from error
     is_local = isinstance(filesystem, LocalFileSystem)
 
-    def find() -> list[str]:
+    def find() -> list[DataFile]:
         with reading(text):
             filesystem.invalidate_cache()  # listings are remembered as long as the process lives
-            if filesystem.isfile(root):
-                return [root]
-            if filesystem.isdir(root):
-                return _below(filesystem, root, patterns, is_local)
-            return _globbed(filesystem, root, patterns, is_local)
+            place = pinned(filesystem, root)
+            if filesystem.isfile(place):
+                inner = [place]
+            elif filesystem.isdir(place):
+                inner = _below(filesystem, place, patterns, is_local)
+            else:
+                inner = _globbed(filesystem, place, patterns, is_local)
+            if is_local:
+                arrow = pafs.LocalFileSystem()
+                return [DataFile(n, n, n, arrow, True, _version_here(n)) for n in inner]
+            arrow = by_ranges(filesystem)
+            urls = map(filesystem.unstrip_protocol, inner)
+            return [
+                DataFile(url, url, name, arrow, False, version_of(filesystem.info(name)))
+                for url, name in zip(urls, inner, strict=True)
+            ]
 
-    inner = patiently(find, text)
-    if is_local:
-        arrow = pafs.LocalFileSystem()
-        return [(name, name, arrow, True) for name in inner]
-    arrow = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
-    return [(filesystem.unstrip_protocol(name), name, arrow, False) for name in inner]
+    return patiently(find, text)
 
 
 def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:

@@ -71,6 +71,8 @@ class OpenFiles:
         key = (file.path, checksums)
         with reading(f"{file.path}, {place}" if place else file.path):
             opened = self._take(key)
+            if opened is None or file.is_local:  # of the others each look is a request
+                file.check_unchanged()
             if opened is None:
                 # From the second pass on pages are not compared. Not both footers at a time.
                 self._drop((file.path, not checksums))

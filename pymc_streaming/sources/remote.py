@@ -1,0 +1,69 @@
+"""Files that are not on this machine: read by ranges, and from one revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+__all__ = ["by_ranges", "pinned", "version_of"]
+
+# What file systems call what is another once a file has changed.
+_VERSIONS = (
+    "blob_id",
+    "ETag",
+    "etag",
+    "md5Hash",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "created",
+)
+
+
+class _ByRanges(pafs.FSSpecHandler):
+    """Fetches what is asked for, and nothing after it.
+
+    File systems read ahead by megabytes, which is more than a column has in a row group.
+    """
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        """Open a file of which ranges are read."""
+        try:
+            opened = self.fs.open(path, mode="rb", cache_type="none")
+        except TypeError:  # a file system that has no choice of caches
+            opened = self.fs.open(path, mode="rb")
+        return pa.PythonFile(opened, mode="r")
+
+
+def by_ranges(filesystem: Any) -> pafs.FileSystem:
+    """Arrow's view of a file system of fsspec."""
+    return pafs.PyFileSystem(_ByRanges(filesystem))
+
+
+def pinned(filesystem: Any, root: str) -> str:
+    """The same path of the revision that a repository on a hub has now.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such repository, or it has no such revision.
+    """
+    if filesystem.protocol != "hf":
+        return root
+    place = filesystem.resolve_path(root)
+    if not hasattr(place, "repo_id"):  # a bucket, which has no revisions
+        return root
+    info = filesystem._api.repo_info(
+        place.repo_id, revision=place.revision, repo_type=place.repo_type
+    )
+    repository = f"{place.repo_type}s/{place.repo_id}@{info.sha}"
+    return f"{repository}/{place.path_in_repo}" if place.path_in_repo else repository
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What is another once a file has changed, as far as a file system tells."""
+    found = next((info[name] for name in _VERSIONS if info.get(name)), "")
+    return f"{info.get('size')} bytes, {found}".removesuffix(", ")

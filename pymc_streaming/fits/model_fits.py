@@ -336,6 +336,7 @@ class ModelFits:
             "bit generator": type(self._random.bit_generator).__name__,
             "variables": describe_model(self._model, list(binding.placeholders.values())),
             "arrays": arrays,
+            "table": self._loader.source.fingerprint,
             "first rows": self._digest_of_first_rows(),
         }
 

@@ -17,7 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
-from pymc_streaming.sources.base import SINGLE, Block, Fragment, IterableDataset, Rows
+from pymc_streaming.sources.base import (
+    SINGLE,
+    Block,
+    Fragment,
+    IterableDataset,
+    Rows,
+    digest_of,
+)
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, reading, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
@@ -171,6 +178,12 @@ class ArrowSource(IterableDataset):
             f"{described(self.layout)}>"
         )
 
+    @property
+    def fingerprint(self) -> str:
+        """By the manifest, if there is one."""
+        shards = self.manifest.shards if self.manifest else ()
+        return digest_of([*shards, super().fingerprint])
+
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one record batch in blocks of about 8 MiB."""
         for rows in self.rows(fragment):
@@ -288,7 +301,9 @@ class ArrowSource(IterableDataset):
 
 def _schema(file: DataFile) -> pa.Schema:
     with _parsed(file) as opened:
-        return opened.schema
+        schema = opened.schema
+        _ = schema.names  # which may be no text
+        return schema
 
 
 @contextmanager
@@ -299,7 +314,8 @@ def _opened(file: DataFile) -> Iterator[FileIO]:
 
 @contextmanager
 def _parsed(file: DataFile) -> Iterator[Any]:
-    file.check_unchanged()
+    with reading(file.path):
+        file.check_unchanged()
     if file.is_local:
         with _opened(file) as opened, reading(file.path):
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)

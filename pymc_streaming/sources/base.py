@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "InMemory",
     "IterableDataset",
     "Rows",
+    "digest_of",
     "read_checked",
 ]
 
@@ -218,6 +220,14 @@ class IterableDataset(abc.ABC):
         return None if None in counts else sum(counts)  # type: ignore[arg-type]
 
     @property
+    def fingerprint(self) -> str:
+        """What is another for another table, as far as that is known without reading its rows.
+
+        Where the files lie says nothing.
+        """
+        return digest_of((fragment.origin, fragment.n_rows) for fragment in self.fragments)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns, in the order of the arrays they went into."""
         return tuple(column for spec in self.layout.values() for column in spec.columns)
@@ -226,6 +236,14 @@ class IterableDataset(abc.ABC):
     def row_nbytes(self) -> int:
         """Bytes that one row takes in memory, over all arrays."""
         return sum(spec.row_nbytes for spec in self.layout.values())
+
+
+def digest_of(facts: Iterable[object]) -> str:
+    """A short hash of things whose ``repr`` says what they are."""
+    digest = hashlib.sha256()
+    for fact in facts:
+        digest.update(repr(fact).encode())
+    return digest.hexdigest()[:16]
 
 
 def read_checked(source: IterableDataset, fragment: Fragment) -> Iterator[Rows]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,11 @@ class DataFile:
         ------
         ChangedFileError
             If it is.
-        MissingFileError
-            If it is gone.
         """
-        with reading(self.path):
-            if self.is_local:
-                found = _version_here(self.inner_path)
-            else:
-                found = version_of(self.filesystem.handler.fs.info(self.inner_path))
+        if self.is_local:
+            found = _version_here(self.inner_path)
+        else:
+            found = version_of(self.filesystem.handler.fs.info(self.inner_path))
         if found != self.version:
             raise ChangedFileError(
                 f"{self.path}: the file was written to or replaced since the source was made: it "
@@ -105,7 +103,9 @@ class DataFile:
 
 def _version_here(path: str) -> str:
     found = Path(path).stat()
-    return version_of({"size": found.st_size, "mtime": found.st_mtime_ns})
+    seconds, rest = divmod(found.st_mtime_ns, 10**9)
+    when = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{found.st_size:,} bytes, {when}.{rest:09}"
 
 
 def find_files(path: Paths, *patterns: str) -> list[DataFile]:

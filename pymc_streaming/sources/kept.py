@@ -42,6 +42,11 @@ class KeptSource(IterableDataset):
         return f"<in memory: {self._source!r}>"
 
     @property
+    def fingerprint(self) -> str:
+        """That of the other."""
+        return self._source.fingerprint
+
+    @property
     def kept_nbytes(self) -> int:
         """Bytes of the rows that are kept."""
         rows = sum(len(rows) for kept in list(self._kept.values()) for rows in kept)

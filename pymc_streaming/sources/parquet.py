@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pymc_streaming.errors import RowCountError, SchemaError
-from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows
+from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows, digest_of
 from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.filters import RowFilter
@@ -240,6 +240,9 @@ class ParquetSource(IterableDataset):
         ]
         if transform is None and filters is None:
             _refuse_known_nulls(plan, footers)
+        self._stored = digest_of(
+            (f.fragment.origin, f.fragment.n_rows, f.stored_bytes) for f in footers
+        )
         widest = max((footer.row_bytes for footer in footers), default=1.0)
         self._block_rows = _block_rows(widest)
         coded = [column.name for column in plan.columns if column.levels is not None]
@@ -282,6 +285,11 @@ class ParquetSource(IterableDataset):
     def files(self) -> list[DataFile]:
         """The files, in the order in which they are read."""
         return list(self._files.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """By what the footers say of the columns that are read."""
+        return digest_of([self._stored, super().fingerprint])
 
     @property
     def is_remote(self) -> bool:

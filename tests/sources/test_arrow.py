@@ -17,6 +17,7 @@ from pymc_streaming import DataLoader, Trainer, arrow_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
     CategoryError,
+    ChangedFileError,
     CorruptFileError,
     MissingFileError,
     MissingValueError,
@@ -28,6 +29,7 @@ from pymc_streaming.errors import (
 from pymc_streaming.sources import IterableDataset, as_source, read_checked
 from pymc_streaming.sources import arrow as arrow_module
 from pymc_streaming.sources.arrow import ArrowSource
+from pymc_streaming.sources.files import DataFile
 from pymc_streaming.sources.packed import packed_schema
 from tests.tables import expected_order, write
 
@@ -428,7 +430,7 @@ def test_remote(packed, folder):
         (mixed().drop_columns("x"), SourceError, r"a\.arrow"),
     ],
 )
-def test_a_file_that_is_another_by_now(changed, error, message, tmp_path):
+def test_a_file_that_is_another_by_now(changed, error, message, tmp_path, unnoticed):
     path = write(tmp_path / "a.arrow", mixed(), [50])
     source = arrow_source(path, columns=["x", "y"])
     if changed is None:
@@ -440,7 +442,29 @@ def test_a_file_that_is_another_by_now(changed, error, message, tmp_path):
         read(source)
 
 
-def test_nan_that_came_after_the_first_look(packed):
+def test_a_file_that_was_written_to(tmp_path):
+    path = write(tmp_path / "a.arrow", mixed(), [50])
+    source = arrow_source(path, columns=["x", "y"])
+    write(path, mixed(), [50])
+    with pytest.raises(ChangedFileError, match=r"a\.arrow: the file was written to or replaced"):
+        read(source)
+
+
+def test_packed_rows_that_were_written_to(packed):
+    source = arrow_source(packed / "float64")
+    (path, *_) = sorted((packed / "float64").glob("*.arrow"))
+    path.touch()
+    with pytest.raises(ChangedFileError, match="make the source anew"):
+        read(source)
+
+
+@pytest.fixture
+def unnoticed(monkeypatch):
+    """As on a file system that does not tell when a file was written to."""
+    monkeypatch.setattr(DataFile, "check_unchanged", lambda _: None)
+
+
+def test_nan_that_came_after_the_first_look(packed, unnoticed):
     source = arrow_source(packed / "float64")
     loader = DataLoader(source, 50, num_workers=0)
     for _ in range(2):
@@ -483,7 +507,7 @@ def test_to_read_is_not_to_look_for_nan(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [pa.array(["text"] * 100), pa.array([[1.0]] * 100)])
-def test_a_column_that_is_another_by_now(rows, tmp_path):
+def test_a_column_that_is_another_by_now(rows, tmp_path, unnoticed):
     path = write(tmp_path / "a.arrow", mixed(), [50])
     source = arrow_source(path, columns=["x", "y"])
     write(path, mixed().set_column(0, "x", rows), [50])
@@ -491,7 +515,7 @@ def test_a_column_that_is_another_by_now(rows, tmp_path):
         read(source)
 
 
-def test_fewer_batches_by_now(tmp_path):
+def test_fewer_batches_by_now(tmp_path, unnoticed):
     path = write(tmp_path / "a.arrow", mixed(), [50])
     source = arrow_source(path, columns=["x"])
     write(path, mixed())

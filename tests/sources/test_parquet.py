@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pymc_streaming.errors import (
     ArgumentError,
     CategoryError,
+    ChangedFileError,
     CorruptFileError,
     MissingFileError,
     MissingValueError,
@@ -29,6 +30,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.sources import IterableDataset, parquet_source, read_checked
 from pymc_streaming.sources import parquet as parquet_module
+from pymc_streaming.sources.files import DataFile
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -371,7 +373,23 @@ def test_file_vanishes(shards: Path) -> None:
         next(source.read(source.fragments[3]))
 
 
-def test_file_changes(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_by_one_with_as_many_rows(tmp_path: Path) -> None:
+    write(tmp_path, {"x": np.arange(10.0)})
+    source = parquet_source(tmp_path)
+    for _ in range(2):
+        read(source)
+    write(tmp_path, {"x": np.arange(10.0) + 1.0})
+    with pytest.raises(ChangedFileError, match=r"part-0\.parquet: .* since the source was made"):
+        read(source)
+
+
+@pytest.fixture
+def unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that does not tell when a file was written to."""
+    monkeypatch.setattr(DataFile, "check_unchanged", lambda _: None)
+
+
+def test_file_changes(tmp_path: Path, unnoticed) -> None:
     write(tmp_path, {"x": np.arange(10.0)})
     source = parquet_source(tmp_path)
     write(tmp_path, {"x": np.arange(9.0)})
@@ -621,7 +639,7 @@ def test_one_file_by_two_spellings(tmp_path):
         (None, "'x'"),
     ],
 )
-def test_a_file_that_was_written_again(tmp_path, changed, message):
+def test_a_file_that_was_written_again(tmp_path, changed, message, unnoticed):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": pa.array([1, 2], pa.timestamp("us"))}), path)
     source = parquet_source(path)

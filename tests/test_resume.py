@@ -144,7 +144,7 @@ def test_passes_from_every_checkpoint(tmp_path, monkeypatch, known, options) -> 
     assert outcome(kept) == outcome(whole)
     checkpoints = sorted(tmp_path.glob("*.safetensors"))
     assert len(checkpoints) > 3 * whole.result.passes
-    for path in [*checkpoints[: -2 : len(checkpoints) // 3], *checkpoints[-2:]]:
+    for path in checkpoints[: -1 : len(checkpoints) // 5]:
         again = trainer_for(known, **options)
         again.fit(resume=path)
         assert outcome(again) == outcome(whole), path
@@ -254,7 +254,7 @@ def test_a_program_that_is_run_again_goes_on(tmp_path, caplog) -> None:
     approximation = done.fit(60, resume="auto")
     assert outcome(done) == outcome(whole)
     assert approximation is done.approximation
-    assert done.diagnose().n_rows == 2_000
+    assert done.diagnose().rows == 2_000
 
 
 def test_after_an_interruption_the_same_trainer_goes_on_too(tmp_path) -> None:
@@ -364,7 +364,7 @@ REFUSED: dict[str, tuple[Callable[[], Trainer], str]] = {
     "larger batches": (lambda: trainer_for(batch_size=200), "batch size: 100 in the"),
     "another optimiser": (
         lambda: trainer_for(optimizer=pm.adam(learning_rate=0.1)),
-        r"optimizer: 'AnnealedAdam.*'adam\(learning_rate=0.1\)' here",
+        r"optimizer: 'AnnealedAdam.*'adam\(.*learning_rate=0.1\)' here",
     ),
     "other values": (
         lambda: trainer_for(data={k: 1.01 * v for k, v in correlated_linear(2_000).data.items()}),

@@ -79,8 +79,10 @@ class Journal:
             )
             del self._passes[self._number :]
             rows = 0
-        if rows < n_rows:
+        if self._number == len(self._passes):
             self._begun, self._partial = (rows, sums), (0, [])
+            if rows == n_rows:  # all of them, but the pass had not been said to be over
+                self.end_pass()
         return rows
 
     def read(self, count: int) -> None:

@@ -141,8 +141,8 @@ def describe_optimizer(optimizer: AnnealedAdam | Optimizer) -> str:
     Examples
     --------
     >>> import pymc as pm
-    >>> describe_optimizer(pm.adam(learning_rate=0.01))
-    'adam(learning_rate=0.01)'
+    >>> describe_optimizer(pm.sgd(learning_rate=0.01))
+    'sgd(learning_rate=0.01)'
     """
     if isinstance(optimizer, AnnealedAdam):
         return repr(optimizer)

@@ -106,6 +106,7 @@ def job(**options: Any) -> Job:
     return Job(**{**named, "columns": columns, "batch_size": 500, "progressbar": False, **options})
 
 
+@pytest.mark.filterwarnings("ignore:Not converged")
 def test_steps_that_are_interrupted_and_resumed(place, monkeypatch, capsys) -> None:
     steps = {"steps": 400, "diagnosis": False, "checkpoint_every": "0.001s"}
     run_job(job(**steps, output=Path("whole")))
@@ -145,6 +146,7 @@ def test_steps_that_are_interrupted_and_resumed(place, monkeypatch, capsys) -> N
     assert resumed == whole
 
 
+@pytest.mark.filterwarnings("ignore:Not converged")
 def test_overwriting_begins_anew(place) -> None:
     first = run_job(job(steps=50, diagnosis=False)).facts["how_it_ended"]
     second = run_job(job(steps=60, diagnosis=False, overwrite=True)).facts["how_it_ended"]

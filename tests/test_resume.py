@@ -170,7 +170,7 @@ def test_groups_that_the_sample_lacks(tmp_path, monkeypatch) -> None:
             return model
 
     def make(**options: Any) -> Trainer:
-        trainer = trainer_for(Grouped, data, **options)
+        trainer = trainer_for(Grouped, data, compile_kwargs=None, **options)
         plan = trainer.plan
 
         def with_a_small_sample() -> Any:

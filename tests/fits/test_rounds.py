@@ -90,7 +90,7 @@ def test_where_averages_rest_is_checked_by_a_pass(monkeypatch) -> None:
 def test_an_optimum_that_steps_do_not_stay_at(monkeypatch) -> None:
     trainer = trainer_for(conjugate_normal(), compile_kwargs=FAST)
     there = FitResult(Status.PASSES_USED_UP, 1, 100, 1.0, (Moved(1, 0.3, 0.0, True),))
-    monkeypatch.setattr(trainer, "_check_by_a_pass", lambda: there)
+    monkeypatch.setattr(trainer._fits, "_check_by_a_pass", lambda: there)
     with pytest.warns(errors.NotConvergedWarning, match="exact passes"):
         trainer.fit()
     assert trainer.result.status is Status.UNCONFIRMED

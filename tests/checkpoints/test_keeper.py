@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -120,3 +121,19 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path) -> None:
         keeper_in(tmp_path, None),
     ):
         pass
+
+
+def test_in_another_thread_signals_are_left_alone(tmp_path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work() -> None:
+        with keeper_in(tmp_path, State()) as keeper:
+            seen.append(signal.getsignal(signal.SIGTERM))
+            keeper.save()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+    assert CheckpointFolder(tmp_path, 2).newest() is not None

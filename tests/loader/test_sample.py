@@ -82,3 +82,18 @@ def test_blocks_are_all_rows_in_order_in_multiples(n_rows, multiple, shuffle) ->
     blocks = [block["batch"].copy() for block in loader.blocks(multiple)]
     np.testing.assert_array_equal(np.concatenate(blocks), np.arange(float(n_rows)))
     assert all(len(block) % multiple == 0 for block in blocks[:-1])
+
+
+@pytest.mark.parametrize("source", [np.arange(1_000.0), "generator"], ids=["array", "generator"])
+def test_blocks_from_a_row_on_are_those_that_followed_it(source) -> None:
+    if isinstance(source, str):
+        parts = np.arange(700.0), np.arange(700.0, 1_000.0)
+        source = generator_source(lambda: iter(parts), n_rows=1_000)
+    loader = DataLoader(source, 2, prefetch=100)
+    blocks = [block["batch"].copy() for block in loader.blocks(7)]
+    for number in range(0, len(blocks) + 1, 20):
+        start = sum(map(len, blocks[:number]))
+        rest = [block["batch"].copy() for block in loader.blocks(7, start)]
+        assert [len(block) for block in rest] == [len(block) for block in blocks[number:]]
+        np.testing.assert_array_equal(np.concatenate([[], *rest]), np.arange(1_000.0)[start:])
+    assert list(loader.blocks(7, 1_000)) == []

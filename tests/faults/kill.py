@@ -124,14 +124,14 @@ def kill_fits(folder: Path, kinds: Sequence[str], kills: int, seed: int) -> Tall
 
 def shuffle(table: Path, output: Path) -> None:
     """What a process does until it is killed."""
-    preshuffle(table, output, seed=3, memory_limit="2MB", progressbar=False, overwrite=True)
+    preshuffle(table, output, seed=3, memory_limit="24MiB", progressbar=False, overwrite=True)
 
 
 def kill_shuffles(folder: Path, kills: int, seed: int) -> Tally:
     """The same with pre-shuffles."""
     chance, tally = random.Random(seed), Tally()
     table = folder / "to shuffle.parquet"
-    programs.write_table(table)
+    programs.write_table(table, 600_000)
     took = 0.0
     for name in ("warm", "whole"):
         began = time.perf_counter()

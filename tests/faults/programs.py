@@ -22,10 +22,10 @@ N_ROWS = 40_000
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
 
 
-def write_table(path: Path) -> None:
+def write_table(path: Path, n_rows: int = N_ROWS) -> None:
     """Counts with a slope and an effect for each of six groups."""
     random = np.random.default_rng(0)
-    x, group = random.normal(size=N_ROWS), random.integers(0, 6, N_ROWS)
+    x, group = random.normal(size=n_rows), random.integers(0, 6, n_rows)
     y = random.poisson(np.exp(0.3 * x + random.normal(size=6)[group]))
     pq.write_table(pa.table({"x": x, "group": group, "y": y}), path, row_group_size=3_000)
 

@@ -192,4 +192,4 @@ def test_ctrl_c_in_a_process_of_its_own(place) -> None:
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "To go on:" in error
+    assert "To go on:\npython -m pymc_streaming fit models.py:model" in error

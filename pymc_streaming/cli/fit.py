@@ -190,8 +190,9 @@ def _interrupt(*_: object) -> None:
 
 
 def _say_how_to_go_on(options: argparse.Namespace) -> None:
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    command = [each for each in command if each != "--overwrite"]
+    program = Path(sys.argv[0]).name
+    called = ["python", "-m", "pymc_streaming"] if program == "__main__.py" else [program]
+    command = [*called, *(each for each in sys.argv[1:] if each != "--overwrite")]
     if not options.resume:
         command.append("--resume")
     print(f"The state is saved. To go on:\n{shlex.join(command)}", file=sys.stderr)

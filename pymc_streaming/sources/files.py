@@ -95,9 +95,9 @@ class DataFile:
             found = version_of(self.filesystem.handler.fs.info(self.inner_path))
         if found != self.version:
             raise ChangedFileError(
-                f"{self.path}: the file was written to or replaced since the source was made: it "
-                f"had {self.version}, and has {found}. Rows of both would be mixed; make the "
-                "source anew."
+                f"{self.path}: the file was written to or replaced since it was first looked at: "
+                f"it had {self.version}, and has {found}. Rows of both would be mixed; begin anew, "
+                "with a new source."
             )
 
 

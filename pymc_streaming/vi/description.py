@@ -32,7 +32,7 @@ def describe_model(model: pm.Model, placeholders: Collection[Variable]) -> dict[
     >>> with pm.Model() as model:
     ...     _ = pm.Normal("b", 0.0, 1.5, shape=2)
     >>> describe_model(model, [])["b"]
-    'NormalRV (2,), constants 0 1.5, computed by ...'
+    'NormalRV (2,), constants -0.5 0 0 0 1.5 2 2 6.28..., computed by ...'
     """
     described = {}
     for variable in [*model.basic_RVs, *model.potentials]:

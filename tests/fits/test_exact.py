@@ -246,11 +246,11 @@ def test_ctrl_c_returns_the_last_complete_pass(monkeypatch, at) -> None:
     trainer = trainer_for(known)
     blocks, passes = trainer.dataloader.blocks, []
 
-    def interrupted(n_rows):
+    def interrupted(n_rows, start):
         passes.append(n_rows)
         if len(passes) == at:
             raise KeyboardInterrupt
-        yield from blocks(n_rows)
+        yield from blocks(n_rows, start)
 
     monkeypatch.setattr(trainer.dataloader, "blocks", interrupted)
     with warnings.catch_warnings():

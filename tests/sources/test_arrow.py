@@ -454,7 +454,7 @@ def test_packed_rows_that_were_written_to(packed):
     source = arrow_source(packed / "float64")
     (path, *_) = sorted((packed / "float64").glob("*.arrow"))
     path.touch()
-    with pytest.raises(ChangedFileError, match="make the source anew"):
+    with pytest.raises(ChangedFileError, match="with a new source"):
         read(source)
 
 

@@ -379,7 +379,7 @@ def test_a_file_that_was_replaced_by_one_with_as_many_rows(tmp_path: Path) -> No
     for _ in range(2):
         read(source)
     write(tmp_path, {"x": np.arange(10.0) + 1.0})
-    with pytest.raises(ChangedFileError, match=r"part-0\.parquet: .* since the source was made"):
+    with pytest.raises(ChangedFileError, match=r"part-0\.parquet: .* since it was first looked at"):
         read(source)
 
 

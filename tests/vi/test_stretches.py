@@ -8,11 +8,11 @@ import pytest
 from pymc_streaming.vi.stretches import Stretches
 
 
-def after(iterates: np.ndarray, average_from: int = 400, every: int = 7) -> Stretches:
+def after(iterates: np.ndarray, average_from: int = 400) -> Stretches:
     """Of a run with one parameter, whose log scale is the same as its mean."""
     stretches, n = Stretches(), len(iterates)
     stretches.begin(n, average_from)
-    for done in [*range(every, n, every), n]:
+    while (done := stretches.next_end) <= n:
         averaged = iterates[average_from:done]
         average = averaged.mean(keepdims=True) if len(averaged) else iterates[:1]
         stretches.update(done, average, average)
@@ -39,5 +39,5 @@ def test_a_run_that_still_goes_somewhere() -> None:
 
 
 def test_a_run_that_is_too_short_to_tell() -> None:
-    stretches = after(np.zeros(3), average_from=0, every=1)
+    stretches = after(np.zeros(3), average_from=0)
     assert np.isinf(stretches.uncertainties()).all()

@@ -46,8 +46,9 @@ def hub(tmp_path) -> Iterator[Hub]:
         close_session()
 
 
-def numbers(source) -> np.ndarray:
-    return np.concatenate([batch["batch"][:, 0] for batch in DataLoader(source, 256)])
+def numbers(source, num_workers: int = 1) -> np.ndarray:
+    loader = DataLoader(source, 256, num_workers=num_workers)
+    return np.concatenate([batch["batch"][:, 0] for batch in loader])
 
 
 def test_every_row_once_and_no_more_bytes_than_the_columns_take(hub) -> None:
@@ -96,8 +97,8 @@ def test_faults_lose_and_double_no_row(hub, monkeypatch, seed) -> None:
     monkeypatch.setattr(patience.time, "sleep", lambda _: None)
     source = parquet_source(URL, columns=["row"])
     hub.fault = flaky(seed, part=0.1)
-    for _ in range(3):
-        np.testing.assert_array_equal(numbers(source), np.arange(FILES * ROWS))
+    for num_workers in (0, 1, 4):
+        np.testing.assert_array_equal(numbers(source, num_workers), np.arange(FILES * ROWS))
     assert len(hub.faults) >= 3
 
 

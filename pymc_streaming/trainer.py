@@ -220,6 +220,7 @@ class Trainer:
             self.optimizer,
             self._compile_kwargs,
             random_generator(random_seed),
+            seed_given=random_seed is not None,
         )
         self._calls = Calls()
         self._kept: KeptSource | None = None
@@ -389,7 +390,7 @@ class Trainer:
             If fits of a sample from several starts ended in different modes.
         """
         if max_passes is not None:
-            whole_number("max_passes", max_passes)
+            max_passes = whole_number("max_passes", max_passes)
         in_steps = n is not None or self.strategy == "streaming"
         if in_steps and self.method == "laplace":
             raise ArgumentError(

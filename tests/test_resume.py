@@ -360,6 +360,7 @@ REFUSED: dict[str, tuple[Callable[[], Trainer], str]] = {
     ),
     "other rows": (lambda: trainer_for(correlated_linear(2_001)), "total_size is 2000"),
     "another order": (lambda: trainer_for(loader={"seed": 4}), "seed is 3 in the state, 4 here"),
+    "another seed": (lambda: trainer_for(random_seed=6), "another random_seed"),
     "another method": (lambda: trainer_for(method="fullrank_advi"), "method: 'advi' in the"),
     "larger batches": (lambda: trainer_for(batch_size=200), "batch size: 100 in the"),
     "another optimiser": (

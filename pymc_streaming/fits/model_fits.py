@@ -56,6 +56,8 @@ class ModelFits:
         Passed to ``pytensor.function``.
     random : numpy.random.Generator
         For all that is random but the order of the rows.
+    seed_given : bool, default True
+        Whether that was chosen, so that a state with another is of another fit.
 
     Attributes
     ----------
@@ -85,11 +87,13 @@ class ModelFits:
         optimizer: AnnealedAdam | Optimizer,
         compile_kwargs: Mapping[str, Any],
         random: np.random.Generator,
+        *,
+        seed_given: bool = True,
     ) -> None:
         self._model, self._data_name, self._method, self._init = model, data_name, method, init
         self._loader, self._optimizer = loader, optimizer
         self._compile_kwargs, self._random = compile_kwargs, random
-        self.seed = int(random.integers(2**31))
+        self.seed, self._seed_given = int(random.integers(2**31)), seed_given
         self.subject: Subject | None = None
         self.steps: StochasticFit | None = None
         self.exact: ExactFit | None = None
@@ -301,6 +305,11 @@ class ModelFits:
             self._loader.follow(facts["order"])
         except ArgumentError as error:
             raise CheckpointMismatchError(f"The checkpoint is of other rows. {error}") from error
+        if self._seed_given and facts["seed"] != self.seed:
+            raise CheckpointMismatchError(
+                "The checkpoint is of a fit with another random_seed. Give the same, or none to "
+                "take it over; or begin anew without resume=."
+            )
         self.seed = facts["seed"]
         with self._loader.stream() as stream:
             subject = self.subject_with(next(stream))

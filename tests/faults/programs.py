@@ -13,13 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pymc as pm
-from pytensor.compile.mode import Mode
 
 from pymc_streaming import DataLoader, Trainer, errors, parquet_source
 
-N_ROWS = 40_000
-# Quickly compiled, slowly run: most of the time there is something to be lost.
-FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
+N_ROWS = 200_000
 
 
 def write_table(path: Path, n_rows: int = N_ROWS) -> None:
@@ -27,12 +24,12 @@ def write_table(path: Path, n_rows: int = N_ROWS) -> None:
     random = np.random.default_rng(0)
     x, group = random.normal(size=n_rows), random.integers(0, 6, n_rows)
     y = random.poisson(np.exp(0.3 * x + random.normal(size=6)[group]))
-    pq.write_table(pa.table({"x": x, "group": group, "y": y}), path, row_group_size=3_000)
+    pq.write_table(pa.table({"x": x, "group": group, "y": y}), path, row_group_size=20_000)
 
 
 def make_trainer(table: Path, checkpoints: Path | None, **options: Any) -> Trainer:
     source = parquet_source(table, columns={"x": "x", "group": "group", "y": "y"})
-    loader = DataLoader(source, 500, shuffle=True, buffer_size=5_000, seed=1)
+    loader = DataLoader(source, 500, shuffle=True, buffer_size=50_000, seed=1)
     zeros = loader.placeholder()
     with pm.Model() as model:
         slope = pm.Normal("slope", 0.0, 1.0)
@@ -47,8 +44,7 @@ def make_trainer(table: Path, checkpoints: Path | None, **options: Any) -> Train
         model=model,
         random_seed=2,
         checkpoint_dir=checkpoints,
-        checkpoint_every="0.05s",
-        compile_kwargs=FAST,
+        checkpoint_every="0.02s",
         progressbar=False,
         **options,
     )
@@ -56,10 +52,10 @@ def make_trainer(table: Path, checkpoints: Path | None, **options: Any) -> Train
 
 #: What a program does with a trainer, and the trainer's options.
 KINDS: dict[str, tuple[dict[str, Any], Callable[[Trainer], object]]] = {
-    "steps": ({}, lambda trainer: trainer.fit(2_500, resume="auto")),
+    "steps": ({}, lambda trainer: trainer.fit(20_000, resume="auto")),
     "dense steps": (
         {"method": "fullrank_advi"},
-        lambda trainer: trainer.fit(1_500, resume="auto"),
+        lambda trainer: trainer.fit(10_000, resume="auto"),
     ),
     "passes": ({"strategy": "accumulate"}, lambda trainer: trainer.fit(resume="auto")),
     "in memory": ({"strategy": "in_memory"}, lambda trainer: trainer.fit(resume="auto")),
@@ -71,7 +67,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[Trainer], object]]] = {
     ),
     "one after the other": (
         {},
-        lambda trainer: (trainer.fit(800, resume="auto"), trainer.fit(resume="auto")),
+        lambda trainer: (trainer.fit(8_000, resume="auto"), trainer.fit(resume="auto")),
     ),
 }
 

@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pymc as pm
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.diagnosis import Diagnosis
+from pymc_streaming.diagnosis.records import plain
 from pymc_streaming.errors import ArgumentError, OutputError, OutputExistsError
 from pymc_streaming.loader import DataLoader
 from pymc_streaming.progress import History
@@ -178,7 +178,7 @@ def run_job(job: Job) -> Outcome:
         "seconds": round(time.perf_counter() - began, 3),
         "versions": {package: version(package) for package in _PACKAGES},
     }
-    facts = _without_infinities(facts)
+    facts = plain(facts)
     draws = approximation.sample(job.draws, random_seed=job.seed)
     _write(job.output, trainer.history, approximation, draws, diagnosis, facts)
     return Outcome(job.output, facts, diagnosis)
@@ -278,12 +278,3 @@ def _csv(names: Any, rows: Any) -> bytes:
     writer.writerow(names)
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _without_infinities(value: Any) -> Any:
-    """JSON has none, nor NaN: null stands for them."""
-    if isinstance(value, dict):
-        return {key: _without_infinities(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinities(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -62,6 +62,11 @@ class Keeper:
         self._waiting: tuple[int, FrameType | None] | None = None
         self._before: dict[signal.Signals, Any] = {}
 
+    @property
+    def keeps(self) -> bool:
+        """Whether states are kept."""
+        return self._folder is not None
+
     @contextmanager
     def whole(self) -> Iterator[None]:
         """What is done in here is done wholly: signals wait for its end."""

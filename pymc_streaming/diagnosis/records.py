@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Diagnosis", "Finding", "FindingKind", "GroupCounts", "Missing"]
+__all__ = ["Diagnosis", "Finding", "FindingKind", "GroupCounts", "Missing", "plain"]
 
 
 class FindingKind(enum.Enum):
@@ -186,7 +186,7 @@ class Diagnosis:
         >>> json.dumps(GroupCounts("effect", 3, 17, 0).groups)
         '3'
         """
-        return {**_plain(self), "trusted": self.trusted, "correction": _plain(self.correction)}
+        return {**plain(self), "trusted": self.trusted, "correction": plain(self.correction)}
 
     def plot(self) -> Figure:
         """Draw steps, changes of scales, shrinkage and importance weights.
@@ -201,17 +201,18 @@ class Diagnosis:
         return draw(self)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same as JSON takes it; None for what is not finite."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, np.ndarray):
-        return [_plain(element) for element in value.tolist()]
+        return [plain(element) for element in value.tolist()]
     if isinstance(value, tuple):
-        return [_plain(element) for element in value]
+        return [plain(element) for element in value]
     if isinstance(value, dict):
-        return {key: _plain(element) for key, element in value.items()}
+        return {key: plain(element) for key, element in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -122,6 +122,8 @@ class ExactFit:
         """
         guide, began = self.subject.guide, time.perf_counter()
         journal.rewind(guide, random)
+        # Sums that nobody keeps would only take memory.
+        record = journal if keeper.keeps or journal.has_sums else None
         read, n_modes = 0, self._n_modes
         ascent: Ascent[Any]
         try:
@@ -129,7 +131,7 @@ class ExactFit:
             sample, read, start = self._start(loader, journal.sample_rows, random, progress, here)
             n_modes = max(n_modes, start.n_modes)
             ascent = fit_exactly(
-                WholeTable(loader, progress, journal, keeper),
+                WholeTable(loader, progress, record, keeper),
                 sample,
                 start,
                 self.subject.binding,

@@ -51,6 +51,11 @@ class Journal:
         self._begun: tuple[int, Sequence[Sum]] = 0, []  # of the one that is being made
         self._number = -1
 
+    @property
+    def has_sums(self) -> bool:
+        """Whether anything was added up."""
+        return bool(self._passes or self._partial[1])
+
     def rewind(self, guide: Guide, random: np.random.Generator) -> None:
         """Go back to the beginning."""
         guide.location[:], guide.scales[:] = self._location, self._scales

@@ -143,7 +143,7 @@ class ArrowSource(IterableDataset):
         files = find_files(path, pattern)
         refuse_other_kinds(files, "arrow")
         self._files = {file.path: file for file in files}
-        schema = patiently(lambda: _schema(files[0]), files[0].path)
+        schema = patiently(lambda: _schema(files[0]))
         packed = is_packed(schema)
         where = files[0].path
         plan: ColumnPlan | PackedPlan
@@ -199,7 +199,7 @@ class ArrowSource(IterableDataset):
                     yield from stretch.rows(file)
                     return
         is_local = self._files[fragment.path].is_local
-        yield from reread(lambda: self._decoded(fragment), fragment.origin, is_local=is_local)
+        yield from reread(lambda: self._decoded(fragment), is_local=is_local)
 
     def _decoded(self, fragment: IpcBatch) -> Iterator[Rows]:
         for batch in self._batches(fragment):
@@ -214,7 +214,7 @@ class ArrowSource(IterableDataset):
         fragments: list[IpcBatch] = []
         nulls: set[str] = set()
         for file in self._files.values():
-            found = patiently(partial(self._look_at, file, every, levels), file.path)
+            found = patiently(partial(self._look_at, file, every, levels))
             fragments += found[0]
             nulls |= found[1]
         return fragments, levels, nulls

@@ -238,7 +238,7 @@ def _find(path: Any, patterns: tuple[str, ...]) -> list[DataFile]:
                 for url, name in zip(urls, inner, strict=True)
             ]
 
-    return patiently(find, text)
+    return patiently(find)
 
 
 def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:

@@ -211,7 +211,7 @@ class ParquetSource(IterableDataset):
         refuse_other_kinds(files, "parquet")
         self._files = {file.path: file for file in files}
         first = files[0]
-        schema = patiently(lambda: _schema(first), first.path)
+        schema = patiently(lambda: _schema(first))
         plan = plan_columns(schema, columns, categories, transform, first.path)
         self._filter = None if filters is None else RowFilter(filters, schema, first.path)
         checked = plan.names + (self._filter.columns if self._filter else [])
@@ -232,7 +232,7 @@ class ParquetSource(IterableDataset):
         footers = [
             footer
             for found in _in_threads(
-                lambda file: patiently(lambda: read_footers(file), file.path),
+                lambda file: patiently(lambda: read_footers(file)),
                 files,
                 _REMOTE_FOOTER_THREADS if self.is_remote else 1,
             )
@@ -256,7 +256,7 @@ class ParquetSource(IterableDataset):
         if self._filter is not None or levels:
             groups = list(
                 _in_threads(
-                    lambda group: patiently(lambda: self._scan(group, levels), group.origin),
+                    lambda group: patiently(lambda: self._scan(group, levels)),
                     groups,
                     _SCAN_THREADS,
                 )
@@ -305,7 +305,7 @@ class ParquetSource(IterableDataset):
         """The same, as decoded columns."""
         assert isinstance(fragment, RowGroup)
         is_local = self._files[fragment.path].is_local
-        return reread(lambda: self._decoded(fragment), fragment.origin, is_local=is_local)
+        return reread(lambda: self._decoded(fragment), is_local=is_local)
 
     def _decoded(self, group: RowGroup) -> Iterator[Rows]:
         # To compare checksums takes as long as to decode: done the first time.

@@ -84,8 +84,8 @@ def wait_asked_for(error: BaseException) -> float | None:
 class _Patience:
     """How often something failed, one time after the other."""
 
-    def __init__(self, where: str) -> None:
-        self._where, self._failed = where, 0
+    def __init__(self) -> None:
+        self._failed = 0
 
     def wait_after(self, error: SourceError, tries: int) -> None:
         """Wait before another try; raise the error if there were enough."""
@@ -105,22 +105,20 @@ class _Patience:
         self._failed = 0
 
 
-def patiently[Out](read: Callable[[], Out], where: str) -> Out:
+def patiently[Out](read: Callable[[], Out]) -> Out:
     """Call `read`, again if a connection fails.
 
     Parameters
     ----------
     read : callable
         What reads.
-    where : str
-        What it reads, for messages.
 
     Raises
     ------
     TransferError
         If it failed too often.
     """
-    patience = _Patience(where)
+    patience = _Patience()
     while True:
         try:
             return read()
@@ -128,15 +126,13 @@ def patiently[Out](read: Callable[[], Out], where: str) -> Out:
             patience.wait_after(error, _TRIES)
 
 
-def reread(read: Callable[[], Iterator[Rows]], where: str, *, is_local: bool) -> Iterator[Rows]:
+def reread(read: Callable[[], Iterator[Rows]], *, is_local: bool) -> Iterator[Rows]:
     """The rows of a fragment, each once, though the connection may fail on the way.
 
     Parameters
     ----------
     read : callable
         Reads the fragment from its beginning; gives the same rows each time, in pieces of any size.
-    where : str
-        The fragment, for messages.
     is_local : bool
         Whether nothing can have happened to its bytes on the way.
 
@@ -147,7 +143,7 @@ def reread(read: Callable[[], Iterator[Rows]], where: str, *, is_local: bool) ->
     CorruptFileError
         If the file is damaged, which from afar is believed the second time.
     """
-    patience, delivered = _Patience(where), 0
+    patience, delivered = _Patience(), 0
     while True:
         seen = 0
         try:

@@ -93,7 +93,7 @@ def failing(times: int, error: Exception):
 
 
 def test_it_is_tried_again_after_longer_and_longer_waits(waits, caplog) -> None:
-    assert patiently(failing(7, TransferError("broken")), "there") == 8
+    assert patiently(failing(7, TransferError("broken"))) == 8
     assert len(waits) == 7
     for i, wait in enumerate(waits):
         middle = min(0.5 * 2**i, 30.0)
@@ -103,20 +103,20 @@ def test_it_is_tried_again_after_longer_and_longer_waits(waits, caplog) -> None:
 
 def test_there_is_an_end_to_patience(waits) -> None:
     with pytest.raises(TransferError, match="broken") as caught:
-        patiently(failing(8, TransferError("broken")), "there")
+        patiently(failing(8, TransferError("broken")))
     assert caught.value.__notes__ == ["That was the last of 8 tries."]
     assert len(waits) == 7
 
 
 def test_a_server_is_left_alone_as_long_as_it_asks(waits) -> None:
-    patiently(failing(1, TransferError("busy", 17.0)), "there")
-    patiently(failing(1, TransferError("busy", 1e6)), "there")
+    patiently(failing(1, TransferError("busy", 17.0)))
+    patiently(failing(1, TransferError("busy", 1e6)))
     assert waits == [17.0, 300.0]
 
 
 def test_what_does_not_pass_is_not_tried_again(waits) -> None:
     with pytest.raises(MissingFileError):
-        patiently(failing(1, MissingFileError("gone")), "there")
+        patiently(failing(1, MissingFileError("gone")))
     assert waits == []
 
 
@@ -154,22 +154,22 @@ def test_every_row_comes_once(cuts, piece) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(patience.time, "sleep", lambda _: None)
         read = breaking(cuts, TransferError("broken"), piece)
-        assert delivered(reread(read, "there", is_local=False)) == ROWS.tolist()
+        assert delivered(reread(read, is_local=False)) == ROWS.tolist()
 
 
 def test_patience_begins_anew_after_new_rows() -> None:
     cuts = [rows for rows in range(1, 20) for _ in range(7)]
     read = breaking(cuts, TransferError("broken"), piece=1)
-    assert delivered(reread(read, "there", is_local=False)) == ROWS.tolist()
+    assert delivered(reread(read, is_local=False)) == ROWS.tolist()
     with pytest.raises(TransferError):
-        delivered(reread(breaking([5] * 9, TransferError("broken")), "there", is_local=False))
+        delivered(reread(breaking([5] * 9, TransferError("broken")), is_local=False))
 
 
 def test_damage_from_afar_is_believed_the_second_time() -> None:
     once, twice = (breaking([5] * times, CorruptFileError("damaged")) for times in (1, 2))
-    assert delivered(reread(once, "there", is_local=False)) == ROWS.tolist()
+    assert delivered(reread(once, is_local=False)) == ROWS.tolist()
     with pytest.raises(CorruptFileError):
-        delivered(reread(twice, "there", is_local=False))
+        delivered(reread(twice, is_local=False))
     here = breaking([5], CorruptFileError("damaged"))
     with pytest.raises(CorruptFileError):
-        delivered(reread(here, "here", is_local=True))
+        delivered(reread(here, is_local=True))

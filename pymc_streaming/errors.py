@@ -49,6 +49,7 @@
 
     StreamingWarning
     ├── RowCountWarning                a pass was spent on counting rows
+    ├── SkippedFilesWarning            damaged files were left out
     ├── BatchSizedShapeWarning         a fixed shape in the model equals the batch size
     ├── OrderedDataWarning             batches are no fair sample of the table
     ├── MemoryLimitWarning             a fit may take more memory than there is
@@ -98,6 +99,7 @@ __all__ = [
     "RowSizedLatentError",
     "SchemaError",
     "SeveralModesWarning",
+    "SkippedFilesWarning",
     "SourceError",
     "StreamedPotentialError",
     "StreamedPriorError",
@@ -307,6 +309,10 @@ class StreamingWarning(UserWarning):
 
 class RowCountWarning(StreamingWarning):
     """A whole pass over the data was spent on counting its rows."""
+
+
+class SkippedFilesWarning(StreamingWarning):
+    """Damaged files were left out, so the posterior is one of the other rows."""
 
 
 class BatchSizedShapeWarning(StreamingWarning):

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Job:
         Folder of the results.
     columns, categories, transform
         As for `parquet_source`, but for `transform`, which is named as the model is.
+    on_bad_file : {"error", "skip"}
+        As for `parquet_source`.
     batch_size, shuffle, buffer_size
         As for `DataLoader`.
     method, steps, max_passes, strategy, memory_limit
@@ -74,6 +76,7 @@ class Job:
     columns: Any = None
     categories: bool = False
     transform: str | None = None
+    on_bad_file: str = "error"
     batch_size: int = 4096
     shuffle: bool = True
     buffer_size: int | None = None
@@ -115,6 +118,7 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [f"{self.output}: {self.facts['rows']:,} rows, {self.facts['how_it_ended']}"]
+        lines += [f"left out: {each['path']}" for each in self.facts["skipped"]]
         if self.diagnosis is not None:
             lines += ["", str(self.diagnosis)]
         return "\n".join(lines)
@@ -168,6 +172,7 @@ def run_job(job: Job) -> Outcome:
         "model": job.model,
         "data": job.data,
         "rows": len(loader),
+        "skipped": [asdict(each) for each in loader.source.skipped],
         "method": job.method,
         "plan": str(plan),
         "how_it_ended": str(result) if result else f"{job.steps:,} steps",
@@ -205,7 +210,7 @@ def _check_output(job: Job, checkpoints: Path) -> None:
 
 def _source(job: Job) -> IterableDataset:
     kind, _ = find_tables(job.data)
-    options: dict[str, Any] = {"columns": job.columns}
+    options: dict[str, Any] = {"columns": job.columns, "on_bad_file": job.on_bad_file}
     if job.categories:
         options["categories"] = "auto"
     if job.transform is not None:

@@ -106,6 +106,25 @@ def job(**options: Any) -> Job:
     return Job(**{**named, "columns": columns, "batch_size": 500, "progressbar": False, **options})
 
 
+@pytest.mark.filterwarnings("ignore:1 damaged file")
+@pytest.mark.parametrize("steps", [None, 50])
+@pytest.mark.filterwarnings("ignore:Not converged")
+def test_what_was_left_out_is_in_the_result(place, capsys, steps) -> None:
+    Path("other.parquet").write_bytes(Path("table.parquet").read_bytes()[:-10])
+    command = [*COMMAND[:3], "table.parquet", "other.parquet", *COMMAND[4:]]
+    command += ["--no-diagnosis"] if steps is None else ["--no-diagnosis", "--steps", str(steps)]
+    assert cli.main(command) == 1
+    assert "other.parquet" in capsys.readouterr().err
+    assert cli.main([*command, "--overwrite", "--on-bad-file", "skip"]) == 0
+    assert "left out: " in capsys.readouterr().out
+    facts = json.loads(Path("result/fit.json").read_text())
+    assert facts["rows"] == 20_000
+    assert [Path(each["path"]).name for each in facts["skipped"]] == ["other.parquet"]
+    if steps is None:
+        assert "1 damaged file with an unknown number of rows was left out" in facts["how_it_ended"]
+        assert facts["result"]["skipped"] == facts["skipped"]
+
+
 @pytest.mark.filterwarnings("ignore:Not converged")
 def test_steps_that_are_interrupted_and_resumed(place, monkeypatch, capsys) -> None:
     steps = {"steps": 400, "diagnosis": False, "checkpoint_every": "0.001s"}

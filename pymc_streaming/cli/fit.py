@@ -59,6 +59,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="MODULE:FUNCTION or FILE.py:FUNCTION: from columns of some rows to arrays",
     )
     data.add_argument(
+        "--on-bad-file",
+        choices=("error", "skip"),
+        default="error",
+        help="leave damaged files out, and say so in the result (default: they are an error)",
+    )
+    data.add_argument(
         "--batch-size",
         type=whole,
         default=4096,

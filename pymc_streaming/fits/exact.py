@@ -159,6 +159,7 @@ class ExactFit:
             time.perf_counter() - began,
             ascent.trail,
             n_modes,
+            tuple(loader.source.skipped),
         )
 
     def bring_near(

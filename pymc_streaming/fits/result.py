@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pymc_streaming.sources.base import SkippedFile, in_words
 from pymc_streaming.vi.status import Moved, Status
 
 __all__ = ["FitResult"]
@@ -31,6 +32,8 @@ class FitResult:
         averages may be.
     n_modes : int
         Modes that were found from several starts on a part of the sample. The fit describes one.
+    skipped : tuple of SkippedFile
+        Damaged files whose rows the fit lacks, because they were to be left out.
     """
 
     status: Status
@@ -39,6 +42,7 @@ class FitResult:
     seconds: float
     trail: tuple[Moved, ...]
     n_modes: int = 1
+    skipped: tuple[SkippedFile, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of this, as JSON can hold it."""
@@ -49,7 +53,9 @@ class FitResult:
     def of(cls, plain: Mapping[str, Any]) -> FitResult:
         """The result that `to_dict` gave."""
         trail = tuple(Moved(**moved) for moved in plain["trail"])
-        return cls(**{**plain, "status": Status[plain["status"]], "trail": trail})
+        skipped = tuple(SkippedFile(**each) for each in plain["skipped"])
+        status = Status[plain["status"]]
+        return cls(**{**plain, "status": status, "trail": trail, "skipped": skipped})
 
     @property
     def converged(self) -> bool:
@@ -58,4 +64,5 @@ class FitResult:
 
     def __str__(self) -> str:
         passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
-        return f"{passes}, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}"
+        lacks = f" {in_words(self.skipped)}." if self.skipped else ""
+        return f"{passes}, {self.rows:,} rows, {self.seconds:.1f} s. {self.status.value}{lacks}"

@@ -160,6 +160,7 @@ def fit_in_rounds(
         taken * loader.batch_size + rounds.checked,
         spent + time.perf_counter() - began,
         tuple(rounds.trail),
+        skipped=tuple(loader.source.skipped),
     )
 
 

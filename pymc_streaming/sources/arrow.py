@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import FileIO
+from io import SEEK_END, FileIO
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pymc_streaming.errors import ArgumentError, RowCountError, SchemaError
+from pymc_streaming.errors import ArgumentError, CorruptFileError, RowCountError, SchemaError
 from pymc_streaming.sources.base import (
     SINGLE,
     Block,
@@ -26,8 +26,7 @@ from pymc_streaming.sources.base import (
     digest_of,
 )
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.files import DataFile, Paths, find_files, reading, refuse_other_kinds
-from pymc_streaming.sources.manifest import find_manifest
+from pymc_streaming.sources.files import DataFile, Paths, reading
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import (
@@ -37,6 +36,7 @@ from pymc_streaming.sources.plan import (
     missing_column,
     plan_columns,
 )
+from pymc_streaming.sources.table_files import TableFiles
 from pymc_streaming.sources.verbatim import Stretch, signature
 
 __all__ = ["ArrowSource", "IpcBatch", "arrow_source"]
@@ -68,6 +68,7 @@ def arrow_source(
     categories: Categories = None,
     transform: Transform | None = None,
     pattern: str = "*.arrow",
+    on_bad_file: str = "error",
 ) -> ArrowSource:
     """Read a table from Arrow IPC files, a record batch at a time.
 
@@ -86,6 +87,9 @@ def arrow_source(
     pattern : str, default ``"*.arrow"``
         Which file names to read in a folder without a manifest. The default takes the ending in
         capitals too, and refuses a folder that has tables of another kind as well.
+    on_bad_file : {"error", "skip"}, default "error"
+        As for :func:`parquet_source`. The format has no checksums, but the manifest of a
+        shuffled folder has.
 
     Returns
     -------
@@ -110,7 +114,12 @@ def arrow_source(
     (('x', 'y'), (3, 2))
     """
     return ArrowSource(
-        path, columns=columns, categories=categories, transform=transform, pattern=pattern
+        path,
+        columns=columns,
+        categories=categories,
+        transform=transform,
+        pattern=pattern,
+        on_bad_file=on_bad_file,
     )
 
 
@@ -135,15 +144,15 @@ class ArrowSource(IterableDataset):
         categories: Categories = None,
         transform: Transform | None = None,
         pattern: str = "*.arrow",
+        on_bad_file: str = "error",
     ) -> None:
-        self.manifest = find_manifest(path, "arrow")
+        table = TableFiles(path, pattern, "arrow", on_bad_file)
+        self.manifest = table.manifest
         self.is_shuffled = self.manifest is not None
-        if self.manifest is not None:
-            path, pattern = self.manifest.paths(path), "*"
-        files = find_files(path, pattern)
-        refuse_other_kinds(files, "arrow")
+        table.leave_out_damaged(_read_through, _rows)
+        files, self.skipped = table.files, tuple(table.skipped)
         self._files = {file.path: file for file in files}
-        schema = patiently(lambda: _schema(files[0]))
+        schema = patiently(lambda: _schema(files[0]), is_local=files[0].is_local)
         packed = is_packed(schema)
         where = files[0].path
         plan: ColumnPlan | PackedPlan
@@ -171,6 +180,7 @@ class ArrowSource(IterableDataset):
         self._verbatim = self._find_verbatim()
         self.is_quick = len(self._verbatim) == len(self.fragments)
         self.categories = plan.categories if isinstance(plan, ColumnPlan) else {}
+        table.warn_of_skipped(sum(fragment.n_rows or 0 for fragment in self.fragments))
 
     def __repr__(self) -> str:
         return (
@@ -214,7 +224,8 @@ class ArrowSource(IterableDataset):
         fragments: list[IpcBatch] = []
         nulls: set[str] = set()
         for file in self._files.values():
-            found = patiently(partial(self._look_at, file, every, levels))
+            look = partial(self._look_at, file, every, levels)
+            found = patiently(look, is_local=file.is_local)
             fragments += found[0]
             nulls |= found[1]
         return fragments, levels, nulls
@@ -247,7 +258,7 @@ class ArrowSource(IterableDataset):
             if not self._files[path].is_local:
                 continue
             with _opened(self._files[path]) as file, reading(path):
-                mapped = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                mapped = _mapped(file, path)
                 opened = pa.ipc.open_file(mapped)
                 for fragment in fragments:
                     batch = self._batch(opened, fragment.number, path)
@@ -306,6 +317,18 @@ def _schema(file: DataFile) -> pa.Schema:
         return schema
 
 
+def _rows(file: DataFile) -> int:
+    with _parsed(file) as opened:
+        return sum(opened.get_batch(i).num_rows for i in range(opened.num_record_batches))
+
+
+def _read_through(file: DataFile) -> None:
+    with _parsed(file) as opened:
+        for number in range(opened.num_record_batches):
+            with reading(f"{file.path}, record batch {number}"):
+                opened.get_batch(number).validate(full=True)
+
+
 @contextmanager
 def _opened(file: DataFile) -> Iterator[FileIO]:
     with reading(file.path), Path(file.inner_path).open("rb", buffering=0) as opened:
@@ -318,8 +341,13 @@ def _parsed(file: DataFile) -> Iterator[Any]:
         file.check_unchanged()
     if file.is_local:
         with _opened(file) as opened, reading(file.path):
-            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-            yield pa.ipc.open_file(pa.py_buffer(mapped))
+            yield pa.ipc.open_file(_mapped(opened, file.path))
     else:
         with reading(file.path), file.filesystem.open_input_file(file.inner_path) as opened:
             yield pa.ipc.open_file(opened)
+
+
+def _mapped(opened: FileIO, path: str) -> pa.Buffer:
+    if not opened.seek(0, SEEK_END):  # which cannot be mapped
+        raise CorruptFileError(f"{path}: this file is empty. Write or download it again.")
+    return pa.py_buffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))

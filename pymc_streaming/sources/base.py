@@ -26,7 +26,9 @@ __all__ = [
     "InMemory",
     "IterableDataset",
     "Rows",
+    "SkippedFile",
     "digest_of",
+    "in_words",
     "read_checked",
 ]
 
@@ -87,6 +89,39 @@ class Fragment:
 
     n_rows: int | None
     origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A damaged file that was left out of a table.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    n_rows : int or None
+        Rows that it says it has; None if that cannot be read either.
+    reason : str
+        What is wrong with it.
+    """
+
+    path: str
+    n_rows: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.path in self.reason else f"{self.path}: {self.reason}"
+
+
+def in_words(skipped: Sequence[SkippedFile]) -> str:
+    """How many files were left out, and how many rows they have, as far as that is known."""
+    files, were = ("1 damaged file", "was")
+    if len(skipped) > 1:
+        files, were = f"{len(skipped):,} damaged files", "were"
+    known = [each.n_rows for each in skipped if each.n_rows is not None]
+    rows = f"{sum(known):,} rows" if known else "an unknown number of rows"
+    least = "at least " if known and len(known) < len(skipped) else ""
+    return f"{files} with {least}{rows} {were} left out"
 
 
 class Rows(abc.ABC):
@@ -162,6 +197,8 @@ class IterableDataset(abc.ABC):
         True when the rows are known to be in uniformly random order.
     is_in_memory : bool
         True when the rows are in memory already, so that nothing is won by keeping them.
+    skipped : Sequence[SkippedFile]
+        Damaged files that were left out, because that was wished.
     is_quick : bool
         True when the rows lie in local files as batches need them: the system keeps such files in
         its own memory while there is room, and reading them again costs hardly more than copying.
@@ -188,6 +225,7 @@ class IterableDataset(abc.ABC):
     is_shuffled: bool = False
     is_in_memory: bool = False
     is_quick: bool = False
+    skipped: Sequence[SkippedFile] = ()
 
     @abc.abstractmethod
     def read(self, fragment: Fragment) -> Iterator[Block]:

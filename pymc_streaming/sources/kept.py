@@ -35,7 +35,7 @@ class KeptSource(IterableDataset):
     def __init__(self, source: IterableDataset) -> None:
         self._source = source
         self.layout, self.fragments = source.layout, source.fragments
-        self.is_shuffled = source.is_shuffled
+        self.is_shuffled, self.skipped = source.is_shuffled, source.skipped
         self._kept: dict[Fragment, list[Rows]] = {}
 
     def __repr__(self) -> str:

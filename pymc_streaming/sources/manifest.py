@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -171,22 +172,49 @@ class Manifest:
         It takes the same fraction of a millisecond for a shard of any size, and sees a shard that
         is another, was sorted or was cut, but not every change of a few bytes: `verify` does.
         """
-        place = _place(folder)
-        problems = [p for shard in self.shards if (p := harm_that_shows(place, shard))]
-        _refuse(folder, problems + self._strays(place))
+        self._refuse(folder, self._harm(_place(folder), whole=False))
 
     def verify(self, folder: str | Path) -> None:
         """Raise `ManifestError` unless just the shards are there, byte for byte as written."""
-        place, problems = _place(folder), []
+        self._refuse(folder, self.harm(folder))
+
+    def harm(self, folder: Any) -> Iterator[tuple[Shard, str | None]]:
+        """What is wrong with each shard, in words, by all of its bytes; None if nothing is.
+
+        Parameters
+        ----------
+        folder : str, os.PathLike, or a list of one
+            As for `find_manifest`.
+        """
+        return self._harm(_place(folder), whole=True)
+
+    def check_complete(self, folder: Any) -> None:
+        """Raise `ManifestError` if a shard is missing, or there is a file that is none."""
+        place = _place(folder)
+        missing = (
+            (shard, None if (place / shard.file).exists() else _missing(shard))
+            for shard in self.shards
+        )
+        self._refuse(folder, missing)
+
+    def _harm(self, place: Path, *, whole: bool) -> Iterator[tuple[Shard, str | None]]:
         for shard in self.shards:
-            problem = harm_that_shows(place, shard)
-            if problem is None:
+            harm = harm_that_shows(place, shard)
+            if harm is None and whole:
                 with (place / shard.file).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                        problem = _changed(shard)
-            if problem:
-                problems.append(problem)
-        _refuse(folder, problems + self._strays(place))
+                        harm = _changed(shard)
+            yield shard, harm
+
+    def _refuse(self, folder: Any, found: Iterable[tuple[Shard, str | None]]) -> None:
+        problems = [harm for _, harm in found if harm] + self._strays(_place(folder))
+        if problems:
+            named = "; ".join(problems[:5])
+            more = f" and {len(problems) - 5:,} more" if len(problems) > 5 else ""
+            raise ManifestError(
+                f"{_place(folder)}: this is not what its {MANIFEST_NAME} says: {named}{more}. "
+                "Copy the folder again, or shuffle the table again."
+            )
 
     def _strays(self, place: Path) -> list[str]:
         """Files that other readers of the folder would take for a part of the table, in words."""
@@ -261,26 +289,25 @@ def harm_that_shows(folder: Path, shard: Shard) -> str | None:
         if size == shard.bytes:
             return None if sample_digest(path) == shard.sample else _changed(shard)
     except FileNotFoundError:
-        return f"{shard.file} is missing"
+        return _missing(shard)
     verb = "truncated" if size < shard.bytes else "changed"
     return f"{shard.file} was {verb}: expected {shard.bytes:,} bytes, found {size:,}"
+
+
+def _missing(shard: Shard) -> str:
+    return f"{shard.file} is missing"
 
 
 def _changed(shard: Shard) -> str:
     return f"{shard.file} was changed: its checksum is another"
 
 
-def _refuse(folder: str | Path, problems: list[str]) -> None:
-    if problems:
-        named = "; ".join(problems[:5])
-        more = f" and {len(problems) - 5:,} more" if len(problems) > 5 else ""
-        raise ManifestError(
-            f"{folder}: this is not what its {MANIFEST_NAME} says: {named}{more}. "
-            "Copy the folder again, or shuffle the table again."
-        )
-
-
-def find_manifest(path: Any, format: str | None = None) -> Manifest | None:  # noqa: A002
+def find_manifest(
+    path: Any,
+    format: str | None = None,  # noqa: A002
+    *,
+    harmed_may_stay: bool = False,
+) -> Manifest | None:
     """The manifest of `path`, if it is a local folder that has one, held against the files.
 
     A folder behind a network has none in this sense: whether its shards are still what was
@@ -292,6 +319,8 @@ def find_manifest(path: Any, format: str | None = None) -> Manifest | None:  # n
         As for :func:`~pymc_streaming.parquet_source`; a folder, or a list of one folder.
     format : {"parquet", "arrow"}, optional
         Format that the shards must have. Default: either.
+    harmed_may_stay : bool, default False
+        Whether shards must only be there.
 
     Raises
     ------
@@ -309,5 +338,8 @@ def find_manifest(path: Any, format: str | None = None) -> Manifest | None:  # n
             f"{folder}: the shards are {manifest.format} files; read them with "
             f"{manifest.format}_source."
         )
-    manifest.spot_check(folder)
+    if harmed_may_stay:
+        manifest.check_complete(folder)
+    else:
+        manifest.spot_check(folder)
     return manifest

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pymc_streaming.errors import RowCountError, SchemaError
+from pymc_streaming.errors import CorruptFileError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows, digest_of
-from pymc_streaming.sources.columns import ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_other_kinds
+from pymc_streaming.sources.columns import Transform, canonical_type, described
+from pymc_streaming.sources.files import DataFile, Paths
 from pymc_streaming.sources.filters import RowFilter
-from pymc_streaming.sources.manifest import find_manifest
+from pymc_streaming.sources.footers import (
+    Footer,
+    RowGroup,
+    block_rows,
+    check_schema,
+    footer_of,
+    nullable,
+    refuse_known_nulls,
+)
 from pymc_streaming.sources.open_files import OpenFiles
 from pymc_streaming.sources.patience import patiently, reread
-from pymc_streaming.sources.plan import (
-    Categories,
-    Columns,
-    column_levels,
-    missing_column,
-    plan_columns,
-)
+from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
+from pymc_streaming.sources.table_files import TableFiles
 
 __all__ = ["ParquetSource", "RowGroup", "parquet_source"]
-
-# A block takes so much memory when it is decoded, and so much at most: wide rows need more, for
-# with few rows of each column the cost of starting on a column would show.
-_BLOCK_BYTES, _MOST_BLOCK_BYTES = 2 * 2**20, 16 * 2**20
-_LEAST_BLOCK_ROWS, _MOST_BLOCK_ROWS = 16_384, 65_536
 
 # A remote row group up to this size is fetched at once, in few requests.
 _COALESCED_BYTES = 64 * 2**20
@@ -43,32 +41,6 @@ _REMOTE_FOOTER_THREADS = 16
 _SCAN_THREADS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class RowGroup(Fragment):
-    """One row group of one file; `n_rows` counts the rows that pass the filter.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    row_group : int
-        Number of the row group in the file, from 0.
-    """
-
-    path: str
-    row_group: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Footer:
-    """What is kept of a row group's metadata while the source is made."""
-
-    fragment: RowGroup
-    nulls: dict[str, int | None]
-    row_bytes: float
-    stored_bytes: int
-
-
 def parquet_source(
     path: Paths,
     *,
@@ -77,6 +49,7 @@ def parquet_source(
     categories: Categories = None,
     transform: Transform | None = None,
     pattern: str = "*.parquet",
+    on_bad_file: str = "error",
 ) -> ParquetSource:
     """Read a table from Parquet files, a row group at a time.
 
@@ -108,6 +81,11 @@ def parquet_source(
     pattern : str, default ``"*.parquet"``
         Which file names to read in a folder. The default takes the ending in capitals too,
         and refuses a folder that has tables of another kind as well.
+    on_bad_file : {"error", "skip"}, default "error"
+        With ``"skip"`` files that are damaged are left out: to find them, every file is read
+        to its end once, here. Their names and rows are in ``skipped`` and in a warning, N is
+        the number of the rows that are left, and the result of a fit says so. Files that are
+        not there, cannot be reached, or have other columns are errors all the same.
 
     Returns
     -------
@@ -134,6 +112,11 @@ def parquet_source(
         If the transform fails, or what it returns differs from block to block.
     RowCountError
         If there are no rows.
+
+    Warns
+    -----
+    SkippedFilesWarning
+        If damaged files were left out.
 
     Notes
     -----
@@ -177,6 +160,7 @@ def parquet_source(
         categories=categories,
         transform=transform,
         pattern=pattern,
+        on_bad_file=on_bad_file,
     )
 
 
@@ -202,49 +186,50 @@ class ParquetSource(IterableDataset):
         categories: Categories = None,
         transform: Transform | None = None,
         pattern: str = "*.parquet",
+        on_bad_file: str = "error",
     ) -> None:
-        self.manifest = find_manifest(path, "parquet")
+        table = TableFiles(path, pattern, "parquet", on_bad_file)
+        self.manifest = table.manifest
         self.is_shuffled = self.manifest is not None
-        if self.manifest is not None:
-            path, pattern = self.manifest.paths(path), "*"
-        files = find_files(path, pattern)
-        refuse_other_kinds(files, "parquet")
-        self._files = {file.path: file for file in files}
-        first = files[0]
-        schema = patiently(lambda: _schema(first))
+        table.leave_out_damaged(_schema, _rows_by_footer)
+        first = table.files[0]
+        schema = patiently(lambda: _schema(first), is_local=first.is_local)
         plan = plan_columns(schema, columns, categories, transform, first.path)
         self._filter = None if filters is None else RowFilter(filters, schema, first.path)
         checked = plan.names + (self._filter.columns if self._filter else [])
         expected = {name: canonical_type(schema.field(name).type) for name in checked}
+        table.leave_out_damaged(partial(_read_through, names=checked), _rows_by_footer)
+        files, self.skipped = table.files, tuple(table.skipped)
+        self._files = {file.path: file for file in files}
         self._expected, self._first, self._checked = expected, first, schema
         self._verified: set[Fragment] = set()
 
-        def read_footers(file: DataFile) -> list[_Footer]:
+        def read_footers(file: DataFile) -> list[Footer]:
             with OpenFiles().borrow(file) as opened:
                 if not opened.metadata.num_rows:  # nor are there types to compare
                     return []
-                _check_schema(opened.schema_arrow, file, expected, first, columns is None)
+                check_schema(opened.schema_arrow, file, expected, first, columns is None)
                 kept: Sequence[int] = range(opened.num_row_groups)
                 if self._filter is not None:
                     kept = self._filter.row_groups(file, opened.num_row_groups)
-                return [_footer(opened.metadata, group, file, expected) for group in kept]
+                return [footer_of(opened.metadata, group, file, expected) for group in kept]
 
         footers = [
             footer
             for found in _in_threads(
-                lambda file: patiently(lambda: read_footers(file)),
+                lambda file: patiently(lambda: read_footers(file), is_local=file.is_local),
                 files,
                 _REMOTE_FOOTER_THREADS if self.is_remote else 1,
             )
             for footer in found
         ]
         if transform is None and filters is None:
-            _refuse_known_nulls(plan, footers)
+            refuse_known_nulls(plan, footers)
         self._stored = digest_of(
             (f.fragment.origin, f.fragment.n_rows, f.stored_bytes) for f in footers
         )
         widest = max((footer.row_bytes for footer in footers), default=1.0)
-        self._block_rows = _block_rows(widest)
+        self._block_rows = block_rows(widest)
         coded = [column.name for column in plan.columns if column.levels is not None]
         if self._filter is not None:  # whose functions may not take dictionaries
             coded = [name for name in coded if name not in self._filter.columns]
@@ -256,7 +241,10 @@ class ParquetSource(IterableDataset):
         if self._filter is not None or levels:
             groups = list(
                 _in_threads(
-                    lambda group: patiently(lambda: self._scan(group, levels)),
+                    lambda group: patiently(
+                        lambda: self._scan(group, levels),
+                        is_local=self._files[group.path].is_local,
+                    ),
                     groups,
                     _SCAN_THREADS,
                 )
@@ -267,13 +255,14 @@ class ParquetSource(IterableDataset):
             raise RowCountError(
                 f"{_in_words(files)} {reason}, expected at least one. Check `path` and `filters`."
             )
-        nullable = () if transform is None else _nullable(plan, footers)
-        self._plan = plan.completed(levels=levels, nullable=nullable)
+        nulls = () if transform is None else nullable(plan, footers)
+        self._plan = plan.completed(levels=levels, nullable=nulls)
         if transform is not None:
             group = self.fragments[0]
             self._plan = self._plan.probed(next(self._batches(group, plan.names)), group.origin)
         self.layout = self._plan.layout
         self.categories = self._plan.categories
+        table.warn_of_skipped(sum(group.n_rows or 0 for group in self.fragments))
 
     def __repr__(self) -> str:
         return (
@@ -326,7 +315,7 @@ class ParquetSource(IterableDataset):
         with self._open_files.borrow(file, place, checksums=checksums) as opened:
             schema = opened.schema_arrow
             if not schema.equals(self._checked):  # the file may be another one by now
-                _check_schema(schema, file, self._expected, self._first, False)
+                check_schema(schema, file, self._expected, self._first, False)
                 self._checked = schema
             if group.row_group >= opened.num_row_groups:
                 raise SchemaError(
@@ -360,81 +349,24 @@ def _schema(file: DataFile) -> pa.Schema:
         return opened.schema_arrow
 
 
-def _check_schema(
-    schema: pa.Schema,
-    file: DataFile,
-    expected: dict[str, pa.DataType],
-    first: DataFile,
-    every_column: bool,
-) -> None:
-    for name, kind in expected.items():
-        if name not in schema.names:
-            raise SchemaError(
-                missing_column(name, schema.names, file.path)
-                + f" It is in {first.path}; all files must have the same columns."
-            )
-        if schema.names.count(name) > 1:
-            raise SchemaError(f"{file.path}: column {name!r} is there more than once.")
-        found = canonical_type(schema.field(name).type)
-        if found != kind:
-            raise SchemaError(
-                f"{file.path}: column {name!r} has type {found}, but {kind} in {first.path}. "
-                "Write all files with the same types, or read them as separate sources."
-            )
-    extra = sorted(set(schema.names) - set(expected))
-    if every_column and extra:
-        raise SchemaError(
-            f"{file.path}: column {extra[0]!r} is not in {first.path}. Select the columns you "
-            "want with `columns`."
-        )
+def _rows_by_footer(file: DataFile) -> int:
+    with OpenFiles().borrow(file) as opened:
+        return int(opened.metadata.num_rows)
 
 
-def _footer(
-    metadata: pq.FileMetaData, number: int, file: DataFile, expected: dict[str, pa.DataType]
-) -> _Footer:
-    group = metadata.row_group(number)
-    chunks = {}
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        if chunk.path_in_schema in expected:
-            chunks[chunk.path_in_schema] = chunk
-    nulls: dict[str, int | None] = {}
-    for name, chunk in chunks.items():
-        statistics = chunk.statistics
-        known = statistics is not None and statistics.has_null_count
-        nulls[name] = statistics.null_count if known else None
-    sizes = [
-        max(_least_bytes(expected[name]), chunk.total_uncompressed_size / max(1, group.num_rows))
-        for name, chunk in chunks.items()
-    ]
-    return _Footer(
-        RowGroup(group.num_rows, f"{file.label}, row group {number}", file.path, number),
-        nulls,
-        row_bytes=sum(sizes, start=1.0),
-        stored_bytes=sum(chunk.total_compressed_size for chunk in chunks.values()),
-    )
-
-
-def _block_rows(row_bytes: float) -> int:
-    rows = max(_LEAST_BLOCK_ROWS, int(_BLOCK_BYTES / row_bytes))
-    return max(1, min(rows, _MOST_BLOCK_ROWS, int(_MOST_BLOCK_BYTES / row_bytes)))
-
-
-def _least_bytes(kind: pa.DataType) -> float:
-    """Of a value in memory; strings are judged by their size in the file."""
-    fixed = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
-    return max(4.0, kind.bit_width / 8) if fixed else 8.0
-
-
-def _refuse_known_nulls(plan: ColumnPlan, footers: list[_Footer]) -> None:
-    for footer in footers:
-        for column in plan.columns:
-            column.refuse_nulls(footer.nulls.get(column.name) or 0, footer.fragment.origin)
-
-
-def _nullable(plan: ColumnPlan, footers: list[_Footer]) -> set[str]:
-    """The columns that hold a null, or may for all that is known."""
-    return {name for footer in footers for name in plan.names if footer.nulls.get(name) != 0}
+def _read_through(file: DataFile, names: list[str]) -> None:
+    """Read what will be read, to its end: with checksums, where there are any."""
+    with OpenFiles().borrow(file) as opened:
+        there = [name for name in names if name in opened.schema_arrow.names]
+        for number in range(opened.num_row_groups):
+            expected = opened.metadata.row_group(number).num_rows
+            batches = opened.iter_batches(row_groups=[number], columns=there, use_threads=False)
+            found = sum(batch.num_rows for batch in batches)
+            if there and found != expected:
+                raise CorruptFileError(
+                    f"{file.path}, row group {number}: the footer says that there are "
+                    f"{expected:,} rows, and there are {found:,}."
+                )
 
 
 def _in_threads[In, Out](

@@ -105,18 +105,22 @@ class _Patience:
         self._failed = 0
 
 
-def patiently[Out](read: Callable[[], Out]) -> Out:
+def patiently[Out](read: Callable[[], Out], *, is_local: bool = True) -> Out:
     """Call `read`, again if a connection fails.
 
     Parameters
     ----------
     read : callable
         What reads.
+    is_local : bool, default True
+        Whether nothing can have happened to the bytes on the way.
 
     Raises
     ------
     TransferError
         If it failed too often.
+    CorruptFileError
+        If the file is damaged, which from afar is believed the second time.
     """
     patience = _Patience()
     while True:
@@ -124,6 +128,8 @@ def patiently[Out](read: Callable[[], Out]) -> Out:
             return read()
         except TransferError as error:
             patience.wait_after(error, _TRIES)
+        except CorruptFileError as error:
+            patience.wait_after(error, 1 if is_local else _BELIEVED)
 
 
 def reread(read: Callable[[], Iterator[Rows]], *, is_local: bool) -> Iterator[Rows]:

@@ -28,7 +28,7 @@ from pymc_streaming.errors import (
     SourceError,
     TransformError,
 )
-from pymc_streaming.sources import IterableDataset, parquet_source, read_checked
+from pymc_streaming.sources import IterableDataset, footers, parquet_source, read_checked
 from pymc_streaming.sources import parquet as parquet_module
 from pymc_streaming.sources.files import DataFile
 
@@ -137,7 +137,7 @@ def test_reading_can_be_broken_off(shards: Path) -> None:
     ],
 )
 def test_memory_of_a_value(kind: pa.DataType, nbytes: float) -> None:
-    assert parquet_module._least_bytes(kind) == nbytes
+    assert footers._least_bytes(kind) == nbytes
 
 
 def test_columns_of_the_filter_alone_are_not_kept(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_columns_of_the_filter_alone_are_not_kept(tmp_path: Path) -> None:
     [(1, 65_536), (57, 36_792), (113, 18_558), (801, 16_384), (1601, 10_479), (2**25, 1)],
 )
 def test_rows_of_a_block(row_bytes: int, rows: int) -> None:
-    assert parquet_module._block_rows(row_bytes) == rows
+    assert footers.block_rows(row_bytes) == rows
 
 
 def test_giant_row_group_is_read_in_bounded_blocks(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         array_source,
         arrow_source,
         generator_source,
+        hf_source,
         parquet_source,
         table_source,
     )
@@ -51,6 +52,7 @@ __all__ = [
     "array_source",
     "arrow_source",
     "generator_source",
+    "hf_source",
     "order_report",
     "parquet_source",
     "preshuffle",
@@ -76,6 +78,7 @@ _HOMES = {
         "array_source",
         "arrow_source",
         "generator_source",
+        "hf_source",
         "parquet_source",
         "table_source",
     ),

@@ -57,7 +57,8 @@ class Hub:
     endpoint : str
         Address of the server.
     folder : pathlib.Path
-        A folder for each dataset, ``owner/name``.
+        A folder for each dataset, ``owner/name``, and for each other branch of it,
+        ``owner/name@branch``.
     token : str or None
         What must be sent along, if anything.
     """
@@ -80,7 +81,9 @@ class Hub:
         if (repo, revision) in self.revisions:
             return revision, self.revisions[repo, revision]
         if revision != "main":
-            return None
+            place = self.folder / f"{repo}@{revision.replace('/', '-')}"
+            if not place.is_dir():
+                return None
         found = {
             str(path.relative_to(place)): path.read_bytes()
             for path in sorted(place.rglob("*"))

@@ -142,7 +142,8 @@ class Passes:
         """The rows of an epoch from `row` on, fragment after fragment."""
         wanted, skip, base = self.order.seek(epoch, row)
         seen = base - skip
-        with closing(self._read([self.source.fragments[index] for index in wanted])) as read:
+        fragments = [self.source.fragments[index] for index in wanted]
+        with closing(self._read(self.source.at_epoch(epoch), fragments)) as read:
             for rows in read:
                 count = len(rows)
                 seen += count
@@ -181,19 +182,20 @@ class Passes:
             window.cut()
             yield (epoch, base), window
 
-    def _read(self, fragments: list[Fragment]) -> Generator[Rows]:
+    def _read(self, source: IterableDataset, fragments: list[Fragment]) -> Generator[Rows]:
         if self.num_workers < 2:
-            return (rows for fragment in fragments for rows in read_checked(self.source, fragment))
-        row_nbytes = self.source.row_nbytes
+            return (rows for fragment in fragments for rows in read_checked(source, fragment))
+        row_nbytes = source.row_nbytes
+
+        def laid_down(fragment: Fragment) -> Generator[Rows]:
+            """The rows of a fragment, in memory of their own where they would not stay."""
+            for rows in read_checked(source, fragment):
+                yield rows if rows.stay else InMemory(rows.block(source.layout))
+
         return read_parallel(
-            self._laid_down,
+            laid_down,
             fragments,
             self.num_workers,
             self.prefetch,
             lambda rows: len(rows) * row_nbytes,
         )
-
-    def _laid_down(self, fragment: Fragment) -> Generator[Rows]:
-        """The rows of a fragment, in memory of their own where they would not stay."""
-        for rows in read_checked(self.source, fragment):
-            yield rows if rows.stay else InMemory(rows.block(self.source.layout))

@@ -13,6 +13,7 @@ from pymc_streaming.sources.base import (
 )
 from pymc_streaming.sources.coerce import as_source
 from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.huggingface import hf_source
 from pymc_streaming.sources.kept import KeptSource
 from pymc_streaming.sources.manifest import Manifest
 from pymc_streaming.sources.memory import array_source, table_source
@@ -32,6 +33,7 @@ __all__ = [
     "arrow_source",
     "as_source",
     "generator_source",
+    "hf_source",
     "parquet_source",
     "read_checked",
     "table_source",

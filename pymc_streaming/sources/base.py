@@ -251,6 +251,10 @@ class IterableDataset(abc.ABC):
             seen += len(rows)
             yield rows
 
+    def at_epoch(self, epoch: int) -> IterableDataset:  # noqa: ARG002 - few depend on it
+        """The source as it is in a pass, for those that have an order of their own for each."""
+        return self
+
     @property
     def n_rows(self) -> int | None:
         """Rows in the whole source, or None when a fragment does not know its own."""

@@ -11,6 +11,7 @@ from pymc_streaming.errors import ArgumentError, ConsumedIteratorError
 from pymc_streaming.sources.arrow import arrow_source
 from pymc_streaming.sources.base import IterableDataset
 from pymc_streaming.sources.generator import generator_source
+from pymc_streaming.sources.huggingface import hf_source, is_dataset
 from pymc_streaming.sources.manifest import MANIFEST_NAME, Manifest, local_folder
 from pymc_streaming.sources.memory import array_source, is_table, table_source
 from pymc_streaming.sources.parquet import parquet_source
@@ -25,8 +26,8 @@ def as_source(data: object) -> IterableDataset:
     ----------
     data : IterableDataset, numpy.ndarray, mapping, data frame, str, PathLike or callable
         A source is returned as it is; arrays go to :func:`array_source`, data frames
-        and Arrow tables to :func:`table_source`, a path or URL to
-        :func:`parquet_source`, a function that makes iterators to
+        and Arrow tables to :func:`table_source`, what ``datasets`` loads to :func:`hf_source`, a
+        path or URL to :func:`parquet_source`, a function that makes iterators to
         :func:`generator_source`.
 
     Returns
@@ -59,6 +60,8 @@ def as_source(data: object) -> IterableDataset:
         return arrow_source(data) if is_arrow_path(data) else parquet_source(data)
     if isinstance(data, np.ndarray | Mapping):
         return array_source(data)
+    if is_dataset(data):
+        return hf_source(data)
     if is_table(data):
         return table_source(data)
     if callable(data):

@@ -38,6 +38,7 @@ __all__ = [
     "Paths",
     "find_files",
     "find_tables",
+    "named_files",
     "reading",
     "refuse_other_kinds",
     "would_find",
@@ -108,13 +109,13 @@ def _version_here(path: str) -> str:
     return f"{found.st_size:,} bytes, {when}.{rest:09}"
 
 
-def find_files(path: Paths, *patterns: str) -> list[DataFile]:
+def find_files(path: Paths | Sequence[DataFile], *patterns: str) -> list[DataFile]:
     """The files of one path, sorted, or of several, in the order given.
 
     Parameters
     ----------
     path : str, os.PathLike, or a list of them
-        Files, folders, globs or URLs.
+        Files, folders, globs or URLs; or files that were found already.
     *patterns : str
         The names to find in a folder; the end of a name may be in capitals all the same.
 
@@ -204,6 +205,8 @@ def _shared_folder(names: list[str]) -> str:
 
 
 def _find(path: Any, patterns: tuple[str, ...]) -> list[DataFile]:
+    if isinstance(path, DataFile):
+        return [path]
     if not isinstance(path, str | os.PathLike):
         found = (
             repr(path)
@@ -231,14 +234,19 @@ def _find(path: Any, patterns: tuple[str, ...]) -> list[DataFile]:
             if is_local:
                 arrow = pafs.LocalFileSystem()
                 return [DataFile(n, n, n, arrow, True, _version_here(n)) for n in inner]
-            arrow = by_ranges(filesystem)
-            urls = map(filesystem.unstrip_protocol, inner)
-            return [
-                DataFile(url, url, name, arrow, False, version_of(filesystem.info(name)))
-                for url, name in zip(urls, inner, strict=True)
-            ]
+            return named_files(filesystem, inner)
 
     return patiently(find)
+
+
+def named_files(filesystem: Any, names: Sequence[str]) -> list[DataFile]:
+    """Files of a file system of fsspec that is not on this machine."""
+    arrow = by_ranges(filesystem)
+    return [
+        DataFile(url, url, name, arrow, False, version_of(filesystem.info(name)))
+        for name in names
+        for url in [filesystem.unstrip_protocol(name)]
+    ]
 
 
 def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:

@@ -23,10 +23,12 @@ from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan
 
 __all__ = [
     "ArraySource",
+    "RowRange",
     "TableSource",
     "array_source",
     "arrow_table",
     "is_table",
+    "row_ranges",
     "table_source",
 ]
 
@@ -46,7 +48,8 @@ class RowRange(Fragment):
     start: int
 
 
-def _row_ranges(n_rows: int, what: str) -> list[RowRange]:
+def row_ranges(n_rows: int, what: str) -> list[RowRange]:
+    """All rows of a table, a fragment's worth at a time."""
     if not n_rows:
         raise RowCountError(f"The {what} has no rows, expected at least one.")
     ranges = []
@@ -100,7 +103,7 @@ class ArraySource(IterableDataset):
             name: ArraySpec(array.shape[1:], _block_dtype(array, floating))
             for name, array in self._arrays.items()
         }
-        self.fragments = _row_ranges(len(next(iter(self._arrays.values()))), "array")
+        self.fragments = row_ranges(len(next(iter(self._arrays.values()))), "array")
         self.is_in_memory = not any(_is_mapped(array) for array in self._arrays.values())
 
     def __repr__(self) -> str:
@@ -209,7 +212,7 @@ class TableSource(IterableDataset):
         arrow = arrow_table(table)
         plan = plan_columns(arrow.schema, columns, categories, transform, "table")
         self._table = arrow.select(plan.names)
-        self.fragments = _row_ranges(self._table.num_rows, "table")
+        self.fragments = row_ranges(self._table.num_rows, "table")
         levels: dict[str, set[Any]] = {name: set() for name in plan.auto}
         for name, found in levels.items():
             for chunk in self._table.column(name).chunks:

@@ -179,7 +179,7 @@ class ParquetSource(IterableDataset):
 
     def __init__(
         self,
-        path: Paths,
+        path: Paths | Sequence[DataFile],
         *,
         columns: Columns = None,
         filters: pc.Expression | None = None,

@@ -53,10 +53,12 @@ def pinned(filesystem: Any, root: str) -> str:
     """
     if filesystem.protocol != "hf":
         return root
+    from huggingface_hub import HfApi
+
     place = filesystem.resolve_path(root)
     if not hasattr(place, "repo_id"):  # a bucket, which has no revisions
         return root
-    info = filesystem._api.repo_info(
+    info = HfApi(filesystem.endpoint, token=filesystem.token).repo_info(
         place.repo_id, revision=place.revision, repo_type=place.repo_type
     )
     repository = f"{place.repo_type}s/{place.repo_id}@{info.sha}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pymc_streaming.errors import (
     ArgumentError,
@@ -46,7 +46,9 @@ class TableFiles:
         If there are no files, or the folder is not what its manifest says.
     """
 
-    def __init__(self, path: Paths, pattern: str, kind: str, on_bad_file: str) -> None:
+    def __init__(
+        self, path: Paths | Sequence[DataFile], pattern: str, kind: str, on_bad_file: str
+    ) -> None:
         if on_bad_file not in ("error", "skip"):
             raise ArgumentError(f'on_bad_file must be "error" or "skip", found {on_bad_file!r}.')
         self._skips = on_bad_file == "skip"

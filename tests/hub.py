@@ -61,11 +61,14 @@ class Hub:
         ``owner/name@branch``.
     token : str or None
         What must be sent along, if anything.
+    latency : float
+        Seconds that every answer takes.
     """
 
     endpoint: str
     folder: Path
     token: str | None = None
+    latency: float = 0.0
     fault: Fault = lambda _: None
     sent: int = 0
     faults: Counter = field(default_factory=Counter)
@@ -109,6 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = unquote(url.path), parse_qs(url.query)
         with self.hub.lock:
             self.hub.requests.append(f"{self.command} {path}")
+        time.sleep(self.hub.latency)
         kind = self.hub.fault(path)
         if kind is not None:
             with self.hub.lock:
@@ -122,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(kind), b"not now", headers)
             return
         if kind == "slow":
-            time.sleep(0.05)
+            time.sleep(0.25)
         sent = self.headers.get("Authorization")
         if self.hub.token and sent != f"Bearer {self.hub.token}" and not path.startswith("/cdn/"):
             self._answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})

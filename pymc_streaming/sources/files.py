@@ -352,7 +352,7 @@ def reading(where: str) -> Iterator[None]:
 def _translated(error: Exception, where: str) -> SourceError:
     if is_passing(error):
         return TransferError(
-            f"{where}: the connection failed: {type(error).__name__}: {error}.",
+            f"{where}: the connection failed: {type(error).__name__}: {str(error).rstrip('.')}.",
             wait_asked_for(error),
         )
     if isinstance(error, FileNotFoundError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,9 +21,9 @@ __all__ = ["is_passing", "patiently", "reread", "wait_asked_for"]
 
 logger = logging.getLogger("pymc_streaming")
 
-# How often the same is tried, and for how many seconds it is waited in between: twice as long each
-# time, on average.
-_TRIES, _FIRST_WAIT, _LONGEST_WAIT = 8, 0.5, 30.0
+# How often the same is tried, and for how many seconds it is waited in between: three times as long
+# each time, on average.
+_TRIES, _FIRST_WAIT, _LONGER, _LONGEST_WAIT = 8, 0.1, 3.0, 30.0
 # No server is waited for longer, whatever it asks for.
 _MOST_PATIENCE = 300.0
 # How often a file from afar is found damaged until it is believed.
@@ -71,14 +72,23 @@ def _status(error: BaseException) -> int | None:
 
 
 def wait_asked_for(error: BaseException) -> float | None:
-    """Seconds that a server asked to be left alone (Retry-After), if it did."""
+    """Seconds that a server asked to be left alone (Retry-After or RateLimit), if it did."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None)
     headers = headers if headers is not None else getattr(error, "headers", None)
     try:
         seconds = float(headers["Retry-After"])
     except (TypeError, KeyError, ValueError):
-        return None
+        return _reset(headers)
     return seconds if seconds >= 0.0 else None
+
+
+def _reset(headers: Any) -> float | None:
+    """Seconds until nothing that is left of a rate becomes something (RateLimit)."""
+    try:
+        found = re.search(r";\s*r=0\s*;\s*t=(\d+)", headers["RateLimit"])
+    except (TypeError, KeyError):
+        return None
+    return float(found[1]) if found else None
 
 
 class _Patience:
@@ -95,7 +105,7 @@ class _Patience:
                 error.add_note(f"That was the last of {self._failed} tries.")
             raise error
         asked = error.seconds if isinstance(error, TransferError) else None
-        wait = min(_FIRST_WAIT * 2 ** (self._failed - 1), _LONGEST_WAIT)
+        wait = min(_FIRST_WAIT * _LONGER ** (self._failed - 1), _LONGEST_WAIT)
         wait = min(asked, _MOST_PATIENCE) if asked is not None else wait * random.uniform(0.5, 1.5)
         logger.warning("%s Try %s of %s follows in %.1f s.", error, self._failed + 1, tries, wait)
         time.sleep(wait)

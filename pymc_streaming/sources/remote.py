@@ -31,11 +31,47 @@ class _ByRanges(pafs.FSSpecHandler):
 
     def open_input_file(self, path: str) -> pa.PythonFile:
         """Open a file of which ranges are read."""
+        if is_hub(self.fs):
+            return pa.PythonFile(_hub_file(self.fs, path), mode="r")
         try:
             opened = self.fs.open(path, mode="rb", cache_type="none")
         except TypeError:  # a file system that has no choice of caches
             opened = self.fs.open(path, mode="rb")
         return pa.PythonFile(opened, mode="r")
+
+
+def is_hub(filesystem: Any) -> bool:
+    """Whether a file system of fsspec is that of a Hugging Face hub."""
+    return bool(filesystem.protocol == "hf")
+
+
+def _hub_file(filesystem: Any, path: str) -> Any:
+    """A file on a hub, of which a piece is asked for once.
+
+    The client asks up to six times by itself, after a second at least, which multiplies with the
+    tries of the reader.
+    """
+    from huggingface_hub import HfFileSystemFile, constants, get_session, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    class HubFile(HfFileSystemFile):
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            answer = get_session().get(
+                self.url(),
+                headers={
+                    "range": f"bytes={start}-{end - 1}",
+                    **build_hf_headers(token=self.fs.token),
+                },
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            )
+            hf_raise_for_status(answer)
+            if len(answer.content) != end - start:
+                raise ConnectionError(
+                    f"{end - start:,} bytes were asked for, and {len(answer.content):,} came"
+                )
+            return bytes(answer.content)
+
+    return HubFile(filesystem, path, mode="rb", cache_type="none")
 
 
 def by_ranges(filesystem: Any) -> pafs.FileSystem:
@@ -51,7 +87,7 @@ def pinned(filesystem: Any, root: str) -> str:
     FileNotFoundError
         If there is no such repository, or it has no such revision.
     """
-    if filesystem.protocol != "hf":
+    if not is_hub(filesystem):
         return root
     from huggingface_hub import HfApi
 

@@ -77,6 +77,8 @@ def test_what_a_server_asks_for() -> None:
     assert wait_asked_for(Answer(429, {"Retry-After": "7"})) == 7.0
     for headers in ({}, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"Retry-After": "-1"}):
         assert wait_asked_for(Answer(429, headers)) is None
+    assert wait_asked_for(Answer(429, {"RateLimit": '"api";r=0;t=55'})) == 55.0
+    assert wait_asked_for(Answer(429, {"RateLimit": '"api";r=3;t=55'})) is None
     assert wait_asked_for(ValueError()) is None
 
 
@@ -96,7 +98,7 @@ def test_it_is_tried_again_after_longer_and_longer_waits(waits, caplog) -> None:
     assert patiently(failing(7, TransferError("broken"))) == 8
     assert len(waits) == 7
     for i, wait in enumerate(waits):
-        middle = min(0.5 * 2**i, 30.0)
+        middle = min(0.1 * 3**i, 30.0)
         assert 0.5 * middle <= wait <= 1.5 * middle
     assert "broken Try 2 of 8 follows in" in caplog.text
 

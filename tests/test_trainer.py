@@ -29,7 +29,7 @@ from pymc_streaming import (
     parquet_source,
     table_source,
 )
-from pymc_streaming.planning.limits import ENVIRONMENT
+from pymc_streaming.limits import ENVIRONMENT
 from tests.models import KNOWN, conjugate_normal, correlated_linear
 
 # Most fits here are short on purpose.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pymc_streaming.arguments import in_words
-from pymc_streaming.planning.limits import MemoryLimit
+from pymc_streaming.limits import MemoryLimit
 
 __all__ = ["STRATEGIES", "Plan", "Way", "choose"]
 

@@ -26,6 +26,7 @@ from pymc_streaming.sources.base import (
     digest_of,
 )
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
+from pymc_streaming.sources.declared import check_record_batch
 from pymc_streaming.sources.files import DataFile, Paths, reading
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.patience import patiently, reread
@@ -329,6 +330,19 @@ def _read_through(file: DataFile) -> None:
                 opened.get_batch(number).validate(full=True)
 
 
+class _Checked:
+    """A file on this machine whose record batches are looked at before they are decompressed."""
+
+    def __init__(self, opened: Any, content: pa.Buffer, path: str) -> None:
+        self._opened, self._content, self._path = opened, content, path
+        self.schema, self.num_record_batches = opened.schema, opened.num_record_batches
+
+    def get_batch(self, number: int) -> pa.RecordBatch:
+        with memoryview(self._content) as content:
+            check_record_batch(content, number, f"{self._path}, record batch {number}")
+        return self._opened.get_batch(number)
+
+
 @contextmanager
 def _opened(file: DataFile) -> Iterator[FileIO]:
     with reading(file.path), Path(file.inner_path).open("rb", buffering=0) as opened:
@@ -341,7 +355,8 @@ def _parsed(file: DataFile) -> Iterator[Any]:
         file.check_unchanged()
     if file.is_local:
         with _opened(file) as opened, reading(file.path):
-            yield pa.ipc.open_file(_mapped(opened, file.path))
+            mapped = _mapped(opened, file.path)
+            yield _Checked(pa.ipc.open_file(mapped), mapped, file.path)
     else:
         with reading(file.path), file.filesystem.open_input_file(file.inner_path) as opened:
             yield pa.ipc.open_file(opened)

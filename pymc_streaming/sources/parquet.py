@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 from pymc_streaming.errors import CorruptFileError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows, digest_of
 from pymc_streaming.sources.columns import Transform, canonical_type, described
+from pymc_streaming.sources.declared import check_pages
 from pymc_streaming.sources.files import DataFile, Paths
 from pymc_streaming.sources.filters import RowFilter
 from pymc_streaming.sources.footers import (
@@ -322,6 +325,8 @@ class ParquetSource(IterableDataset):
                     f"{group.origin}: the file now has {opened.num_row_groups:,} row groups. It "
                     "was written again since the source was made; make the source anew."
                 )
+            if checksums:
+                _check_declared(file, opened, group.row_group, needed)
             for batch in opened.iter_batches(
                 batch_size=self._block_rows,
                 row_groups=[group.row_group],
@@ -354,12 +359,26 @@ def _rows_by_footer(file: DataFile) -> int:
         return int(opened.metadata.num_rows)
 
 
+def _check_declared(file: DataFile, opened: Any, number: int, names: list[str]) -> None:
+    """Refuse pages that would take more memory than there is, where a look at them is cheap."""
+    if not file.is_local:
+        return
+    where = f"{file.path}, row group {number}"
+    with (
+        Path(file.inner_path).open("rb") as raw,
+        mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as content,
+    ):
+        check_pages(content, opened.metadata.row_group(number), names, where)
+
+
 def _read_through(file: DataFile, names: list[str]) -> None:
     """Read what will be read, to its end: with checksums, where there are any."""
     with OpenFiles().borrow(file) as opened:
         there = [name for name in names if name in opened.schema_arrow.names]
         for number in range(opened.num_row_groups):
             expected = opened.metadata.row_group(number).num_rows
+            _check_declared(file, opened, number, there)
             batches = opened.iter_batches(row_groups=[number], columns=there, use_threads=False)
             found = sum(batch.num_rows for batch in batches)
             if there and found != expected:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pymc_streaming import Plan
-from pymc_streaming.planning.limits import MemoryLimit
+from pymc_streaming.limits import MemoryLimit
 from pymc_streaming.planning.strategy import Way, choose
 
 MIB = 2**20

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pymc_streaming import limits
 from pymc_streaming.errors import ArgumentError
-from pymc_streaming.planning import limits
-from pymc_streaming.planning.limits import ENVIRONMENT, check_fraction, check_limit, memory_limit
+from pymc_streaming.limits import ENVIRONMENT, check_fraction, check_limit, memory_limit
 
 GIB = 2**30
 OWN = 1 * GIB  # what the process has already

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pymc as pm
 import pytest
+from huggingface_hub import HfFileSystem, close_session
 
 from pymc_streaming import DataLoader, Trainer, parquet_source, preshuffle, shuffle_buffer
+from tests.hub import hub_serving
 from tests.models import logistic_newton
 
 N = 100_000
@@ -43,16 +45,30 @@ def criteo(tmp_path_factory):
     X = rng.normal(size=(N, 13))
     logit = -3.0 + X @ rng.normal(scale=0.3, size=13)
     y = rng.random(N) < 1 / (1 + np.exp(-logit))
-    folder = tmp_path_factory.mktemp("seed") / "criteo"
+    folder = tmp_path_factory.mktemp("seed") / "owner" / "criteo"
+    folder.parent.mkdir()
     return folder, write(folder, X, y)
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["in the block", "model="])
-def test_seed_001(criteo, inside, monkeypatch):
+@pytest.fixture
+def hub(criteo):
+    with hub_serving(criteo[0].parents[1]) as hub:
+        HfFileSystem.clear_instance_cache()
+        yield hub
+        HfFileSystem.clear_instance_cache()
+        close_session()
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [("criteo/", True), ("criteo/", False), ("hf://datasets/owner/criteo", True)],
+    ids=["in the block", "model=", "from a hub"],
+)
+def test_seed_001(criteo, hub, path, inside, monkeypatch):
     folder, reference = criteo
     monkeypatch.chdir(folder.parent)
     loader = DataLoader(
-        parquet_source("criteo/"),
+        parquet_source(path),
         batch_size=4096,
         sample_shape=(14,),  # 13 features + label
         total_size="auto",  # len(loader) == N

@@ -9,23 +9,22 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import psutil
-import pyarrow.parquet as pq
 
 from pymc_streaming.errors import CorruptFileError
 from pymc_streaming.limits import memory_limit
+from pymc_streaming.sources.file_facts import FileFacts
+from pymc_streaming.sources.thrift import page_facts
 
 __all__ = ["check_pages", "check_record_batch"]
 
 # So much may be taken without a look at how much there is.
 _LITTLE = 64 * 2**20
 
-# In a header of Thrift's compact protocol: what is nested deeper is none.
-_MOST_NESTED = 16
-
 
 def check_pages(
-    content: memoryview, group: pq.RowGroupMetaData, names: Sequence[str], where: str
+    content: np.ndarray, facts: FileFacts, group: int, names: Sequence[str], where: str
 ) -> None:
     """Raise `CorruptFileError` if columns of a row group have pages too large for the memory.
 
@@ -33,33 +32,33 @@ def check_pages(
 
     Parameters
     ----------
-    content : memoryview
+    content : ndarray of uint8
         The file.
-    group : pyarrow.parquet.RowGroupMetaData
-        What the footer says of the row group.
+    facts : FileFacts
+        What its footer says.
+    group : int
+        Number of the row group.
     names : sequence of str
         The columns that will be read.
     where : str
         The row group, for the message.
     """
     needed, worst = 0, (0, "")
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        name = chunk.path_in_schema
-        if name not in names:
-            continue
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-            start = chunk.dictionary_page_offset
+    for name in names:
+        chunk = facts.chunk(group, name)
+        start, dictionary = chunk["data_page"], chunk["dictionary_page"]
+        if 0 < dictionary < start:
+            start = dictionary
         try:
-            sizes = list(_page_sizes(content, start, start + chunk.total_compressed_size))
-        except (IndexError, ValueError) as error:
+            n_values, largest, levels = page_facts(content, start, start + chunk["compressed"])
+            if n_values != chunk["n_values"]:
+                raise ValueError(f"{n_values:,} values instead of {chunk['n_values']:,}")
+        except ValueError as error:
             raise CorruptFileError(
-                f"{where}, column {name!r}: there are no pages where the footer says that they "
-                f"are: {error}. Write or download the file again, or leave it out of `path`."
+                f"{where}, column {name!r}: there are not the pages that the footer announces: "
+                f"{error}. Write or download the file again, or leave it out of `path`."
             ) from error
-        largest = sum(sorted(sizes)[-2:])
-        needed, worst = needed + largest, max(worst, (largest, name))
+        needed, worst = needed + largest + levels, max(worst, (largest + levels, name))
     _check(needed, f"{where}, column {worst[1]!r} and others", "pages")
 
 
@@ -75,89 +74,6 @@ def _check(needed: int, where: str, what: str) -> None:
             f"{limit.source}). If the file is meant to be so, write it with smaller {what}; if "
             "not, leave it out of `path`."
         )
-
-
-def _page_sizes(content: memoryview, at: int, stop: int) -> Iterator[int]:
-    """Bytes of each page once decompressed.
-
-    Raises
-    ------
-    IndexError, ValueError
-        If there is no header of a page where one should be.
-    """
-    while at < stop:
-        sizes, at = _page_header(content, at)
-        if 2 not in sizes or 3 not in sizes or min(sizes[2], sizes[3]) < 0:
-            raise ValueError("a page without its sizes")
-        yield sizes[2]
-        at += sizes[3]
-
-
-def _page_header(content: memoryview, at: int) -> tuple[dict[int, int], int]:
-    """Whole numbers of a header by the number of their field, and where it ends."""
-    found: dict[int, int] = {}
-    number = 0
-    while kind := content[at]:
-        at += 1
-        number, kind, at = _field(content, at, number, kind)
-        if kind in (4, 5, 6):
-            value, at = _varint(content, at)
-            found[number] = (value >> 1) ^ -(value & 1)
-        else:
-            at = _skip(content, at, kind, 0)
-    return found, at + 1
-
-
-def _field(content: memoryview, at: int, number: int, head: int) -> tuple[int, int, int]:
-    if head >> 4:
-        return number + (head >> 4), head & 15, at
-    value, at = _varint(content, at)
-    return (value >> 1) ^ -(value & 1), head & 15, at
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number without end")
-
-
-def _skip(content: memoryview, at: int, kind: int, depth: int) -> int:
-    """Where a value ends that nobody wants."""
-    if depth > _MOST_NESTED:
-        raise ValueError("a header nested too deep")
-    if kind in (1, 2):  # true and false, which are all of the field
-        return at
-    if kind == 3:
-        return at + 1
-    if kind in (4, 5, 6):
-        return _varint(content, at)[1]
-    if kind == 7:
-        return at + 8
-    if kind == 8:
-        length, at = _varint(content, at)
-        return at + length
-    if kind in (9, 10):
-        size, kind = content[at] >> 4, content[at] & 15
-        at += 1
-        if size == 15:
-            size, at = _varint(content, at)
-        for _ in range(min(size, len(content))):
-            at = at + 1 if kind in (1, 2) else _skip(content, at, kind, depth + 1)
-        return at
-    if kind == 12:
-        number = 0
-        while head := content[at]:
-            number, kind, at = _field(content, at + 1, number, head)
-            at = _skip(content, at, kind, depth + 1)
-        return at + 1
-    raise ValueError("what is no header of a page")
 
 
 def check_record_batch(content: memoryview, number: int, where: str) -> None:

@@ -343,6 +343,11 @@ def reading(where: str) -> Iterator[None]:
     """Turn what goes wrong while reading into the package's errors, with the place."""
     try:
         yield
+    except pa.ArrowMemoryError as error:
+        raise CorruptFileError(
+            f"{where}: this says that it takes more memory than can be had: {error}. If the file "
+            "is meant to be so, write it in smaller pieces; if not, leave it out of `path`."
+        ) from error
     except (StreamingError, MemoryError):
         raise
     except Exception as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pymc_streaming.errors import SchemaError
 from pymc_streaming.sources.base import Fragment
 from pymc_streaming.sources.columns import ColumnPlan, canonical_type
+from pymc_streaming.sources.file_facts import FileFacts
 from pymc_streaming.sources.files import DataFile
 from pymc_streaming.sources.plan import missing_column
 
@@ -110,29 +110,21 @@ def check_schema(
 
 
 def footer_of(
-    metadata: pq.FileMetaData, number: int, file: DataFile, expected: dict[str, pa.DataType]
+    facts: FileFacts, number: int, file: DataFile, expected: dict[str, pa.DataType]
 ) -> Footer:
     """What is needed of row group `number`; the other arguments as for `check_schema`."""
-    group = metadata.row_group(number)
-    chunks = {}
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        if chunk.path_in_schema in expected:
-            chunks[chunk.path_in_schema] = chunk
-    nulls: dict[str, int | None] = {}
-    for name, chunk in chunks.items():
-        statistics = chunk.statistics
-        known = statistics is not None and statistics.has_null_count
-        nulls[name] = statistics.null_count if known else None
+    n_rows = facts.group_rows[number]
+    chunks = {name: facts.chunk(number, name) for name in expected if name in facts.names}
+    nulls = {name: chunk["nulls"] for name, chunk in chunks.items()}
     sizes = [
-        max(_least_bytes(expected[name]), chunk.total_uncompressed_size / max(1, group.num_rows))
+        max(_least_bytes(expected[name]), chunk["uncompressed"] / max(1, n_rows))
         for name, chunk in chunks.items()
     ]
     return Footer(
-        RowGroup(group.num_rows, f"{file.label}, row group {number}", file.path, number),
-        nulls,
+        RowGroup(n_rows, f"{file.label}, row group {number}", file.path, number),
+        {name: None if count < 0 else count for name, count in nulls.items()},
         row_bytes=sum(sizes, start=1.0),
-        stored_bytes=sum(chunk.total_compressed_size for chunk in chunks.values()),
+        stored_bytes=sum(chunk["compressed"] for chunk in chunks.values()),
     )
 
 

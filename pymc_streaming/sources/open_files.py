@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from pymc_streaming.sources.file_facts import FileFacts
 from pymc_streaming.sources.files import DataFile, reading
 
-__all__ = ["OpenFiles"]
+__all__ = ["OpenFile", "OpenFiles"]
 
 # Read column chunks in pieces of this size rather than whole: the memory for a row group
 # is then one piece per column, however large the row group.
 _STREAM_BYTES = 64 * 1024
 
 # A footer can take megabytes: keep few files open.
-_MAX_IDLE = 4
+_MAX_IDLE, _MAX_FOOTERS = 4, 8
 
 _Key = tuple[str, bool]
+
+
+class OpenFile(pq.ParquetFile):
+    """An open file, with what its footer says."""
+
+    def __init__(self, facts: FileFacts, content: Any, **options: Any) -> None:
+        super().__init__(content, **options)
+        self.facts = facts
 
 
 class OpenFiles:
@@ -38,13 +48,23 @@ class OpenFiles:
     def __init__(self, text_as_dictionary: Sequence[str] = (), *, coalesce: bool = False) -> None:
         self._text_as_dictionary = list(text_as_dictionary)
         self._coalesce = coalesce
-        self._idle: list[tuple[_Key, pq.ParquetFile]] = []
+        # Beside the files: one that failed on the way is opened again without its footer.
+        self._facts: dict[str, FileFacts] = {}
+        self._idle: list[tuple[_Key, OpenFile]] = []
 
-    def _open(self, file: DataFile, checksums: bool) -> pq.ParquetFile:
+    def _open(self, file: DataFile, checksums: bool) -> OpenFile:
         coalesce = self._coalesce and not file.is_local
-        return pq.ParquetFile(
-            file.inner_path,
-            filesystem=file.filesystem,
+        content = file.filesystem.open_input_file(file.inner_path)
+        facts = self._facts.get(file.path)
+        if facts is None:
+            facts = self._facts[file.path] = FileFacts(content, file.path)
+            if len(self._facts) > _MAX_FOOTERS:
+                with suppress(KeyError):  # another thread was quicker
+                    self._facts.pop(next(iter(tuple(self._facts))))
+        return OpenFile(
+            facts,
+            content,
+            metadata=facts.metadata,
             read_dictionary=self._text_as_dictionary,
             pre_buffer=coalesce,
             buffer_size=0 if coalesce else _STREAM_BYTES,
@@ -56,7 +76,7 @@ class OpenFiles:
     @contextmanager
     def borrow(
         self, file: DataFile, place: str = "", *, checksums: bool = True
-    ) -> Iterator[pq.ParquetFile]:
+    ) -> Iterator[OpenFile]:
         """An open file; what goes wrong with it is raised with the place in it.
 
         Parameters
@@ -92,7 +112,7 @@ class OpenFiles:
     # No lock: a reader that is collected as garbage gives its file back in the middle of
     # anything, and each of these list operations is atomic.
 
-    def _take(self, key: _Key) -> pq.ParquetFile | None:
+    def _take(self, key: _Key) -> OpenFile | None:
         for item in tuple(self._idle):
             if item[0] == key:
                 with suppress(ValueError):  # another thread was quicker
@@ -104,7 +124,7 @@ class OpenFiles:
         if (opened := self._take(key)) is not None:
             opened.close(force=True)
 
-    def _give_back(self, key: _Key, opened: pq.ParquetFile) -> None:
+    def _give_back(self, key: _Key, opened: OpenFile) -> None:
         self._idle.append((key, opened))
         if len(self._idle) > _MAX_IDLE:
             with suppress(IndexError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,7 +27,7 @@ from pymc_streaming.sources.footers import (
     nullable,
     refuse_known_nulls,
 )
-from pymc_streaming.sources.open_files import OpenFiles
+from pymc_streaming.sources.open_files import OpenFile, OpenFiles
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
 from pymc_streaming.sources.table_files import TableFiles
@@ -42,6 +41,7 @@ _COALESCED_BYTES = 64 * 2**20
 # does each thread of a scan.
 _REMOTE_FOOTER_THREADS = 16
 _SCAN_THREADS = 4
+_SCAN_ROWS = 16_384
 
 
 def parquet_source(
@@ -215,7 +215,7 @@ class ParquetSource(IterableDataset):
                 kept: Sequence[int] = range(opened.num_row_groups)
                 if self._filter is not None:
                     kept = self._filter.row_groups(file, opened.num_row_groups)
-                return [footer_of(opened.metadata, group, file, expected) for group in kept]
+                return [footer_of(opened.facts, group, file, expected) for group in kept]
 
         footers = [
             footer
@@ -327,12 +327,7 @@ class ParquetSource(IterableDataset):
                 )
             if checksums:
                 _check_declared(file, opened, group.row_group, needed)
-            for batch in opened.iter_batches(
-                batch_size=self._block_rows,
-                row_groups=[group.row_group],
-                columns=needed,
-                use_threads=False,
-            ):
+            for batch in _all_batches(file, opened, group.row_group, needed, self._block_rows):
                 if self._filter is not None:
                     # Only what is wanted: a batch that waits keeps all its columns in memory.
                     batch = self._filter.passing(batch, group.origin).select(columns)
@@ -359,17 +354,29 @@ def _rows_by_footer(file: DataFile) -> int:
         return int(opened.metadata.num_rows)
 
 
-def _check_declared(file: DataFile, opened: Any, number: int, names: list[str]) -> None:
-    """Refuse pages that would take more memory than there is, where a look at them is cheap."""
-    if not file.is_local:
-        return
-    where = f"{file.path}, row group {number}"
-    with (
-        Path(file.inner_path).open("rb") as raw,
-        mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as content,
+def _check_declared(file: DataFile, opened: OpenFile, number: int, names: list[str]) -> None:
+    """Refuse pages that are not as announced, or too large, where a look at them is cheap."""
+    if file.is_local:
+        content = np.memmap(file.inner_path, np.uint8, "r")
+        where = f"{file.path}, row group {number}"
+        check_pages(content, opened.facts, number, names, where)
+
+
+def _all_batches(
+    file: DataFile, opened: OpenFile, number: int, names: list[str], block_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Those of a row group: Arrow passes over a page that it does not know in silence."""
+    n_rows, found = opened.facts.group_rows[number], 0
+    for batch in opened.iter_batches(
+        batch_size=block_rows, row_groups=[number], columns=names, use_threads=False
     ):
-        check_pages(content, opened.metadata.row_group(number), names, where)
+        found += batch.num_rows
+        yield batch
+    if names and found != n_rows:
+        raise CorruptFileError(
+            f"{file.path}, row group {number}: the footer says that there are {n_rows:,} rows, and "
+            f"there are {found:,}. Write or download the file again, or leave it out of `path`."
+        )
 
 
 def _read_through(file: DataFile, names: list[str]) -> None:
@@ -377,15 +384,9 @@ def _read_through(file: DataFile, names: list[str]) -> None:
     with OpenFiles().borrow(file) as opened:
         there = [name for name in names if name in opened.schema_arrow.names]
         for number in range(opened.num_row_groups):
-            expected = opened.metadata.row_group(number).num_rows
             _check_declared(file, opened, number, there)
-            batches = opened.iter_batches(row_groups=[number], columns=there, use_threads=False)
-            found = sum(batch.num_rows for batch in batches)
-            if there and found != expected:
-                raise CorruptFileError(
-                    f"{file.path}, row group {number}: the footer says that there are "
-                    f"{expected:,} rows, and there are {found:,}."
-                )
+            for _ in _all_batches(file, opened, number, there, _SCAN_ROWS):
+                pass
 
 
 def _in_threads[In, Out](

@@ -12,13 +12,15 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymc_streaming import DataLoader, arrow_source, parquet_source
 from pymc_streaming.errors import CorruptFileError, SkippedFilesWarning
 from pymc_streaming.limits import MemoryLimit
 from pymc_streaming.sources import declared
+from pymc_streaming.sources.file_facts import FileFacts
+from pymc_streaming.sources.thrift import footer_facts, page_facts
 
 
 def table(n_rows: int) -> pa.Table:
@@ -34,13 +36,26 @@ def table(n_rows: int) -> pa.Table:
     )
 
 
+def footer() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(50), sink)
+    written = sink.getvalue().to_pybytes()
+    return written[-8 - int.from_bytes(written[-8:-4], "little") : -8]
+
+
+FOOTER = footer()
+
+
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_pages_add_up_to_what_the_footer_says(tmp_path, codec, version, dictionary) -> None:
+def test_footers_and_pages_are_what_arrow_reads(tmp_path, codec, version, dictionary) -> None:
     path = tmp_path / "table.parquet"
+    noise = table(50_000)["noise"].to_pylist()
+    for row in (7, 30_007, 30_008):
+        noise[row] = None
     pq.write_table(
-        table(50_000),
+        table(50_000).set_column(1, "noise", [noise]),
         path,
         row_group_size=30_000,
         compression=codec,
@@ -49,19 +64,28 @@ def test_pages_add_up_to_what_the_footer_says(tmp_path, codec, version, dictiona
         write_page_checksum=True,
         data_page_size=10_000,
     )
-    content = memoryview(path.read_bytes())
+    content = np.fromfile(path, np.uint8)
     footer = pq.read_metadata(path)
+    with pa.OSFile(str(path)) as opened:
+        facts = FileFacts(opened, "here")
+    assert facts.group_rows == [30_000, 20_000]
     for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        for column in range(group.num_columns):
-            chunk = group.column(column)
+        for column in range(footer.num_columns):
+            chunk = footer.row_group(number).column(column)
+            found = facts.chunk(number, chunk.path_in_schema)
+            assert found["n_values"] == chunk.num_values
+            assert found["uncompressed"] == chunk.total_uncompressed_size
+            assert found["compressed"] == chunk.total_compressed_size
+            assert found["data_page"] == chunk.data_page_offset
+            assert found["dictionary_page"] == (chunk.dictionary_page_offset or 0)
+            assert found["nulls"] == chunk.statistics.null_count == (number + 1) * (column == 1)
             start = chunk.dictionary_page_offset or chunk.data_page_offset
             stop = start + chunk.total_compressed_size
-            sizes = list(declared._page_sizes(content, start, stop))
-            assert len(sizes) > 1 or chunk.path_in_schema in ("flag", "zeros", "few", "text")
-            # The headers count in the footer's sum, of some tens of bytes each.
-            headers = chunk.total_uncompressed_size - sum(sizes)
-            assert 10 * len(sizes) <= headers <= 250 * len(sizes)
+            n_values, largest, levels = page_facts(content, start, stop)
+            assert n_values == chunk.num_values
+            assert 0 < largest + levels <= chunk.total_uncompressed_size
+            with pytest.raises(ValueError, match=r"page|structure|number|text|list|format"):
+                page_facts(content, start, stop - 1)
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd", None])
@@ -171,14 +195,22 @@ def test_memory_stays_inside_the_limit(tmp_path) -> None:
     assert int(ended.stdout) < 150
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=200), start=st.integers(0, 50), length=st.integers(0, 300))
+@settings(max_examples=300)
+@given(content=st.binary(max_size=200), start=st.integers(-5, 50), length=st.integers(0, 300))
 def test_any_bytes_are_pages_or_an_error(content, start, length) -> None:
-    try:
-        sizes = list(declared._page_sizes(memoryview(content), start, start + length))
-    except (IndexError, ValueError):
-        return
-    assert all(size >= 0 for size in sizes)
+    with suppress(ValueError):
+        found = page_facts(np.frombuffer(content, np.uint8), start, start + length)
+        assert min(found) >= 0
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_any_change_of_a_footer_is_read_or_an_error(data) -> None:
+    content = bytearray(FOOTER)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(ValueError):
+        footer_facts(np.frombuffer(bytes(content), np.uint8), 1, 5)
 
 
 @settings(max_examples=200)

@@ -260,7 +260,7 @@ class ArrowSource(IterableDataset):
                 continue
             with _opened(self._files[path]) as file, reading(path):
                 mapped = _mapped(file, path)
-                opened = pa.ipc.open_file(mapped)
+                opened = _Checked(pa.ipc.open_file(mapped), mapped, path)
                 for fragment in fragments:
                     batch = self._batch(opened, fragment.number, path)
                     rows = plan.block(batch, fragment.origin)[SINGLE]
@@ -284,7 +284,7 @@ class ArrowSource(IterableDataset):
 
     def _batch(self, opened: Any, number: int, path: str, *, full: bool = True) -> pa.RecordBatch:
         with reading(f"{path}, record batch {number}"):
-            batch = opened.get_batch(number).select(self._names)
+            batch = opened.get_batch(number, self._names)
             # There are no checksums, and Arrow follows any offset; `full` looks at each of them.
             batch.validate(full=full)
             return batch
@@ -320,14 +320,31 @@ def _schema(file: DataFile) -> pa.Schema:
 
 def _rows(file: DataFile) -> int:
     with _parsed(file) as opened:
-        return sum(opened.get_batch(i).num_rows for i in range(opened.num_record_batches))
+        names = opened.schema.names
+        return sum(opened.get_batch(i, names).num_rows for i in range(opened.num_record_batches))
 
 
 def _read_through(file: DataFile) -> None:
     with _parsed(file) as opened:
         for number in range(opened.num_record_batches):
             with reading(f"{file.path}, record batch {number}"):
-                opened.get_batch(number).validate(full=True)
+                opened.get_batch(number, opened.schema.names).validate(full=True)
+
+
+class _Fetched:
+    """A file far away of which only the columns are fetched that are wanted."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened, self._whole = opened, pa.ipc.open_file(opened)
+        self.schema, self.num_record_batches = self._whole.schema, self._whole.num_record_batches
+        self._columns: tuple[list[str], Any] | None = None
+
+    def get_batch(self, number: int, names: list[str]) -> pa.RecordBatch:
+        if self._columns is None or self._columns[0] != names:
+            fields = [self.schema.get_field_index(name) for name in names]
+            options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+            self._columns = names, pa.ipc.open_file(self._opened, options=options)
+        return self._columns[1].get_batch(number).select(names)
 
 
 class _Checked:
@@ -337,10 +354,10 @@ class _Checked:
         self._opened, self._content, self._path = opened, content, path
         self.schema, self.num_record_batches = opened.schema, opened.num_record_batches
 
-    def get_batch(self, number: int) -> pa.RecordBatch:
+    def get_batch(self, number: int, names: list[str]) -> pa.RecordBatch:
         with memoryview(self._content) as content:
             check_record_batch(content, number, f"{self._path}, record batch {number}")
-        return self._opened.get_batch(number)
+        return self._opened.get_batch(number).select(names)
 
 
 @contextmanager
@@ -359,7 +376,7 @@ def _parsed(file: DataFile) -> Iterator[Any]:
             yield _Checked(pa.ipc.open_file(mapped), mapped, file.path)
     else:
         with reading(file.path), file.filesystem.open_input_file(file.inner_path) as opened:
-            yield pa.ipc.open_file(opened)
+            yield _Fetched(opened)
 
 
 def _mapped(opened: FileIO, path: str) -> pa.Buffer:

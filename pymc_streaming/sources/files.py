@@ -29,8 +29,13 @@ from pymc_streaming.errors import (
     StreamingError,
     TransferError,
 )
-from pymc_streaming.sources.patience import is_passing, patiently, wait_asked_for
-from pymc_streaming.sources.remote import by_ranges, pinned, version_of
+from pymc_streaming.sources.patience import (
+    is_passing,
+    is_replaced,
+    patiently,
+    wait_asked_for,
+)
+from pymc_streaming.sources.remote import by_ranges, failure_behind, pinned, version_of
 
 __all__ = [
     "TABLES",
@@ -216,10 +221,13 @@ def _find(path: Any, patterns: tuple[str, ...]) -> list[DataFile]:
         raise ArgumentError(f"path must be a path or a list of paths, found {found}.")
     text = os.fspath(path)
     try:
-        filesystem, root = fsspec.core.url_to_fs(text)
+        # An instance of its own, since its memory of listings, and its tries, are changed.
+        filesystem, root = fsspec.core.url_to_fs(text, skip_instance_cache=True)
     except (ValueError, ImportError) as error:  # an unknown protocol, or one not installed
         raise ArgumentError(f"{text}: {error}") from error
     is_local = isinstance(filesystem, LocalFileSystem)
+    if hasattr(filesystem, "retries"):  # they would multiply with those of the reader
+        filesystem.retries = 1
 
     def find() -> list[DataFile]:
         with reading(text):
@@ -253,27 +261,28 @@ def _below(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool
     # Without on_error a local folder that may not be listed is left out in silence.
     options = {"on_error": "raise"} if is_local else {}
     prefix = root.rstrip("/") + "/"
-    shown = []
+    visible = []
     for name in filesystem.find(root, **options):
         parts = name.removeprefix(prefix).split("/")
         if not any(part.startswith((".", "_")) for part in parts):
-            shown.append(name)
-    found = sorted(name for name in shown if _matches(name, patterns))
+            visible.append(name)
+    found = sorted(name for name in visible if _matches(name, patterns))
     wanted = " or ".join(map(repr, patterns))
+    shown = root if is_local else filesystem.unstrip_protocol(root)
     if not found:
         raise MissingFileError(
-            f"{root}: no file matches {wanted} in this folder or below it (files and folders "
+            f"{shown}: no file matches {wanted} in this folder or below it (files and folders "
             "whose names begin with '.' or '_' are ignored). Check the path, or name the files "
             "with a glob."
         )
     tables = tuple(itertools.chain.from_iterable(TABLES.values()))
     if set(patterns) <= set(tables):  # not a choice among the files
-        others = sorted(name for name in set(shown) - set(found) if _matches(name, tables))
+        others = sorted(name for name in set(visible) - set(found) if _matches(name, tables))
         if others:
             raise ArgumentError(
-                f"{root}: there are tables of several kinds, {found[0]} and {others[0]}. Name the "
+                f"{shown}: there are tables of several kinds, {found[0]} and {others[0]}. Name the "
                 "files to read with a glob, such as "
-                f"{os.path.join(root, '**', patterns[0])!r}."  # noqa: PTH118 - may be a URL
+                f"{os.path.join(shown, '**', patterns[0])!r}."  # noqa: PTH118 - may be a URL
             )
     return found
 
@@ -286,9 +295,12 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _globbed(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bool) -> list[str]:
+    shown = root if is_local else filesystem.unstrip_protocol(root)
     if not any(letter in root for letter in "*?["):
-        filesystem.info(root)  # raises what isfile and isdir keep to themselves
-        raise MissingFileError(f"{root}: this is neither a file nor a folder.")
+        info = filesystem.info(root)  # raises what isfile and isdir keep to themselves
+        if info["type"] == "file":  # and what they were kept by may have passed
+            return [root]
+        raise MissingFileError(f"{shown}: this is neither a file nor a folder.")
     parts = root.split("/")
     first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))
     asked_hidden = any(part.startswith((".", "_")) for part in parts[first:])
@@ -302,7 +314,7 @@ def _globbed(filesystem: Any, root: str, patterns: tuple[str, ...], is_local: bo
         elif "**" not in root:  # which matches the files below by itself
             found.extend(_below(filesystem, name, patterns, is_local))
     if not found:
-        raise MissingFileError(f"{root}: no file matches this glob.")
+        raise MissingFileError(f"{shown}: no file matches this glob.")
     return sorted(found)
 
 
@@ -351,10 +363,15 @@ def reading(where: str) -> Iterator[None]:
     except (StreamingError, MemoryError):
         raise
     except Exception as error:
-        raise _translated(error, where) from error
+        raise _translated(failure_behind(error) or error, where) from error
 
 
 def _translated(error: Exception, where: str) -> SourceError:
+    if is_replaced(error):
+        return ChangedFileError(
+            f"{where}: the file was replaced since it was first looked at. Rows of both would be "
+            "mixed; begin anew, with a new source."
+        )
     if is_passing(error):
         return TransferError(
             f"{where}: the connection failed: {type(error).__name__}: {str(error).rstrip('.')}.",

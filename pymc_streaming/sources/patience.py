@@ -17,7 +17,7 @@ from typing import Any
 from pymc_streaming.errors import CorruptFileError, SourceError, TransferError
 from pymc_streaming.sources.base import Block, Rows
 
-__all__ = ["is_passing", "patiently", "reread", "wait_asked_for"]
+__all__ = ["is_passing", "is_replaced", "patiently", "reread", "wait_asked_for"]
 
 logger = logging.getLogger("pymc_streaming")
 
@@ -46,6 +46,17 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same may work in a moment: by the error, or what caused it."""
     seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
     return any(_passes(each) for each in seen if each is not None)
+
+
+def is_replaced(error: BaseException) -> bool:
+    """Whether a store has another file by this name than was asked for."""
+    # It was asked for by its ETag, and 412 is the answer; s3fs makes of that what says it is busy.
+    seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    return any(
+        type(each).__name__ == "FileExpired" or _status(each) == 412
+        for each in seen
+        if each is not None
+    )
 
 
 def _passes(error: BaseException) -> bool:

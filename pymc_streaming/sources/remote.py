@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-__all__ = ["by_ranges", "pinned", "version_of"]
+__all__ = ["by_ranges", "failure_behind", "is_hub", "pinned", "version_of"]
 
 # What file systems call what is another once a file has changed.
 _VERSIONS = (
@@ -32,12 +33,39 @@ class _ByRanges(pafs.FSSpecHandler):
     def open_input_file(self, path: str) -> pa.PythonFile:
         """Open a file of which ranges are read."""
         if is_hub(self.fs):
-            return pa.PythonFile(_hub_file(self.fs, path), mode="r")
+            return pa.PythonFile(_Watched(_hub_file(self.fs, path)), mode="r")
         try:
             opened = self.fs.open(path, mode="rb", cache_type="none")
         except TypeError:  # a file system that has no choice of caches
             opened = self.fs.open(path, mode="rb")
-        return pa.PythonFile(opened, mode="r")
+        return pa.PythonFile(_Watched(opened), mode="r")
+
+
+# The last failures of any file: Arrow keeps the words only of some, in an error of its own.
+_failures: deque[Exception] = deque(maxlen=32)
+
+
+class _Watched:
+    """A file whose failures are remembered."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+
+    def read(self, n_bytes: int = -1) -> Any:
+        try:
+            return self._opened.read(n_bytes)
+        except Exception as error:
+            _failures.append(error)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened, name)
+
+
+def failure_behind(error: Exception) -> Exception | None:
+    """What a file failed with, if an error of Arrow tells of that."""
+    said = str(error)
+    return next((each for each in tuple(_failures) if str(each) and str(each) in said), None)
 
 
 def is_hub(filesystem: Any) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 from pymc.pytensorf import resolve_backend_compile_kwargs
-from pytensor.compile.mode import get_mode
+from pytensor import config
+from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.replace import graph_replace
 from pytensor.link.jax.linker import JAXLinker
 from pytensor.link.numba.linker import NumbaLinker
@@ -20,6 +23,7 @@ from pymc_streaming.errors import ArgumentError
 from pymc_streaming.vi import kernels
 from pymc_streaming.vi.guides import Guide
 from pymc_streaming.vi.indices import clip_indices
+from pymc_streaming.vi.linking import ClosedLinker
 from pymc_streaming.vi.products import with_light_products
 from pymc_streaming.vi.support import support_violation, violation
 
@@ -28,6 +32,7 @@ __all__ = [
     "arguments_of",
     "backend_of",
     "called",
+    "compiled",
     "constants",
     "flat",
     "function_settings",
@@ -62,6 +67,7 @@ def function_settings(compile_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     mode = get_mode(compile_kwargs.get("mode"))
     if isinstance(mode.linker, NumbaLinker):
         mode = with_light_products(mode)
+        mode = Mode(ClosedLinker(allow_gc=mode.linker.allow_gc), mode.provided_optimizer)
     if isinstance(mode.linker, JAXLinker):
         # Keep JAX from cutting float64 and int64 to half, which it does unless told otherwise.
         import jax
@@ -75,6 +81,17 @@ def function_settings(compile_kwargs: Mapping[str, Any]) -> dict[str, Any]:
         "trust_input": True,
         "on_unused_input": "ignore",
     }
+
+
+def compiled(inputs: Sequence[Any], outputs: Any, settings: Mapping[str, Any], **more: Any) -> Any:
+    """``pytensor.function``, which leaves no files behind.
+
+    What PyTensor writes for Numba stays for ever, in the folder of temporary files, unless it is
+    told of another, which it keeps tidy.
+    """
+    folder = config.generated_src_dir or str(Path(config.base_compiledir) / "generated_source")
+    with config.change_flags(generated_src_dir=folder):
+        return pytensor.function(list(inputs), outputs, **settings, **more)
 
 
 def is_numba(settings: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from pytensor.tensor.sharedvar import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_streaming.errors import ArgumentError
+from pymc_streaming.vi.compiling import compiled
 
 __all__ = [
     "AnnealedAdam",
@@ -101,9 +102,8 @@ class PymcUpdate:
     def __init__(self, optimizer: Optimizer, size: int, compile_kwargs: Mapping[str, Any]) -> None:
         self._parameters = pytensor.shared(np.zeros(size), shape=(size,), name="parameters")
         gradient = self._parameters.type("gradient")
-        self._move = pytensor.function(
-            [gradient], [], updates=optimizer([gradient], [self._parameters]), **compile_kwargs
-        )
+        updates = optimizer([gradient], [self._parameters])
+        self._move = compiled([gradient], [], compile_kwargs, updates=updates)
 
     @property
     def memory(self) -> list[SharedVariable]:

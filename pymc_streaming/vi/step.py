@@ -37,6 +37,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.compiling import (
     all_but,
     called,
+    compiled,
     constants,
     flat,
     function_settings,
@@ -113,10 +114,8 @@ class Step:
             Any batch; the functions are called on it once.
         """
         inputs = [self._draw, *self._binding.inputs]
-        gradient = pytensor.function(
-            inputs, [pytensor.grad(self._loss, self._draw)], **self._settings
-        )
-        self._loss_function = pytensor.function(inputs, self._loss, **self._settings)
+        gradient = compiled(inputs, [pytensor.grad(self._loss, self._draw)], self._settings)
+        self._loss_function = compiled(inputs, self._loss, self._settings)
         # Variables of the model that are shared but not refilled.
         self._constants = functools.partial(constants, gradient, len(inputs))
         arguments = (self._guide.location, *self._binding.arrays(batch))

@@ -26,6 +26,7 @@ from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.compiling import (
     all_but,
     called,
+    compiled,
     constants,
     flat,
     function_settings,
@@ -143,7 +144,7 @@ class Terms:
         blocks: tuple[np.ndarray, ...],
     ) -> Callable[..., None]:
         """`kernels.accumulate` of a function: what is left to give are rows and points."""
-        function = pytensor.function(list(inputs), [output], **settings)
+        function = compiled(inputs, [output], settings)
         others = functools.partial(constants, function, len(inputs))
         arguments = (np.zeros(self.size), *blocks)
         model: Any

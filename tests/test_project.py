@@ -180,3 +180,23 @@ def test_a_fit_does_not_import_what_it_does_not_need() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert run.stdout.strip() == "set()"
+
+
+def test_what_is_guaranteed_is_tested() -> None:
+    page = (ROOT / "docs/explanation/what-is-guaranteed.md").read_text()
+    statements = [line for line in page.splitlines() if re.match(r"\| (?!guaranteed|---)", line)]
+    assert len(statements) > 20
+    for line in statements:
+        named = re.findall(r"`(tests/\S+?\.py)::(\w+)`", line)
+        assert named, line
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{path} has no test {name}"
+        for module in re.findall(r"`python -m (tests[.\w]+)`", line):
+            assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_nothing_is_unpickled() -> None:
+    """Pickles run code, and so may NumPy's files of objects."""
+    wanted = re.compile(r"pickle|marshal|\bshelve|joblib|\bexec\(")
+    for path in (ROOT / "pymc_streaming").rglob("*.py"):
+        assert wanted.findall(path.read_text()) == [], path

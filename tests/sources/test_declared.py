@@ -111,6 +111,51 @@ def test_buffers_of_a_record_batch(tmp_path, codec) -> None:
         list(declared._buffer_sizes(content, opened.num_record_batches))
 
 
+def varint(number: int) -> bytes:
+    """As Thrift writes a whole number."""
+    number <<= 1
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*written, number])
+
+
+@pytest.mark.parametrize(
+    ("told", "instead"),
+    [
+        # Rows of a row group, after the bytes of it; of the file, before the list of row groups.
+        (b"\x16" + varint(777) + b"\x26", b"\x16" + varint(776) + b"\x26"),
+        (b"\x16" + varint(777) + b"\x19", b"\x16" + varint(778) + b"\x19"),
+    ],
+    ids=["a row group", "the file"],
+)
+def test_footers_that_lie(tmp_path, told, instead) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"x": np.arange(777.0)}), path)
+    written = path.read_bytes()
+    start = written.index(told, len(written) - 8 - int.from_bytes(written[-8:-4], "little"))
+    path.write_bytes(written[:start] + instead + written[start + len(told) :])
+    with pytest.raises(CorruptFileError, match=r"table\.parquet: the footer.*contradicts itself"):
+        parquet_source(path)
+
+
+def test_a_page_that_arrow_would_pass_over(tmp_path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(
+        pa.table({"x": np.arange(500.0), "c": ["a", "b"] * 250}), path, use_dictionary=["c"]
+    )
+    content = bytearray(path.read_bytes())
+    place = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    assert content[place] == 0x15  # the kind of the page: 0 for data
+    content[place + 1] = varint(7)[0]
+    path.write_bytes(content)
+    # Scanned for levels, it would have had no rows.
+    with pytest.raises(CorruptFileError, match=r"row group 0, column 'x'.*no known kind"):
+        for _ in DataLoader(parquet_source(path, columns=["x"]), 100):
+            pass
+
+
 @pytest.fixture
 def little(monkeypatch) -> None:
     """As on a machine that has ten megabytes left."""

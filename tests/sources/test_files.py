@@ -16,6 +16,7 @@ from pymc_streaming.errors import (
     SourceError,
     TransferError,
 )
+from pymc_streaming.sources import files
 from pymc_streaming.sources.files import find_files, reading
 
 
@@ -163,3 +164,33 @@ def test_the_right_reader_is_named(tmp_path: Path, name, make, message) -> None:
 def test_a_loader_reads_feather_files(tmp_path: Path) -> None:
     pa.feather.write_feather(pa.table({"x": [1.0, 2.0]}), tmp_path / "t.feather")
     assert len(DataLoader(tmp_path / "t.feather", 1)) == 2
+
+
+def test_what_may_not_be_read(tmp_path, monkeypatch) -> None:
+    """Made up, since who runs the tests may be allowed everything."""
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "b.parquet")
+    look = files._version_here
+
+    def refused(path: str) -> str:
+        if path.endswith("b.parquet"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(files, "_version_here", refused)
+    with pytest.raises(SourceError, match=r"may not be read.*b\.parquet"):
+        parquet_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Übersicht März", "表", "🛫", "a b\tc", "x" * 240, "[0-9]*?", "%20", "'quoted\"", "-rf"],
+)
+def test_names_of_any_letters(tmp_path, name) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    pq.write_table(pa.table({name: [1.0, 2.0]}), folder / f"{name}.parquet")
+    for path in (folder, folder / f"{name}.parquet"):
+        source = parquet_source(path)
+        assert source.columns == (name,)
+        assert len(DataLoader(source, 2)) == 2

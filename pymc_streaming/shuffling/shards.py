@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pymc_streaming.shuffling.scratch import as_one_batch, take
+from pymc_streaming.sources.checksums import with_checksum
 from pymc_streaming.sources.manifest import Shard, sample_digest
 
 __all__ = ["new_writer", "read_schema", "write_shard"]
@@ -71,7 +72,7 @@ def write_shard(
 def new_writer(sink: Any, schema: pa.Schema, format: str) -> Any:  # noqa: A002
     """A writer with ``write_batch``, every call a fragment of its own."""
     if format == "arrow":
-        return pa.ipc.new_file(sink, schema)
+        return _RecordBatches(sink, schema)
     # Looking for repeated values is wasted on continuous numbers, and most of the time it takes.
     repetitive = [f.name for f in schema if not pa.types.is_floating(f.type)]
     # A table is shuffled to be read many times. Columns of numbers take about as much room with
@@ -91,6 +92,23 @@ def read_schema(path: Path) -> pa.Schema:
 
 # Larger writes cost the system several times as much: it looks for as large a piece of memory.
 _WRITE_BYTES = 2**20
+
+
+class _RecordBatches:
+    """Record batches with checksums."""
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        self._writer = pa.ipc.new_file(sink, schema)
+
+    def __enter__(self) -> _RecordBatches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write a record batch."""
+        self._writer.write_batch(batch, custom_metadata=with_checksum(batch))
 
 
 class _RowGroups(pq.ParquetWriter):  # type: ignore[misc]

@@ -25,8 +25,9 @@ from pymc_streaming.sources.base import (
     Rows,
     digest_of,
 )
+from pymc_streaming.sources.checksums import Checked, expected_checksum
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
-from pymc_streaming.sources.declared import check_record_batch
+from pymc_streaming.sources.declared import body_of, check_record_batch
 from pymc_streaming.sources.files import DataFile, Paths, reading
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.patience import patiently, reread
@@ -89,8 +90,8 @@ def arrow_source(
         Which file names to read in a folder without a manifest. The default takes the ending in
         capitals too, and refuses a folder that has tables of another kind as well.
     on_bad_file : {"error", "skip"}, default "error"
-        As for :func:`parquet_source`. The format has no checksums, but the manifest of a
-        shuffled folder has.
+        As for :func:`parquet_source`. The format has no checksums, but what `preshuffle` writes
+        has.
 
     Returns
     -------
@@ -168,6 +169,7 @@ class ArrowSource(IterableDataset):
             plan = plan_columns(schema, columns, categories, transform, where)
             names = plan.names
         self._names, self._schema = names, schema
+        self._verified: set[IpcBatch] = set()
         self.fragments, found, nulls = self._survey(plan, every=columns is None)
         if not self.fragments:
             raise RowCountError(f"{where}: there are no rows, expected at least one.")
@@ -266,7 +268,14 @@ class ArrowSource(IterableDataset):
                     rows = plan.block(batch, fragment.origin)[SINGLE]
                     offset = rows.ctypes.data - mapped.address
                     if 0 <= offset < mapped.size:  # not compressed
-                        found[fragment] = Stretch(path, offset, rows, signature(file))
+                        found[fragment] = Stretch(
+                            path,
+                            offset,
+                            rows,
+                            signature(file),
+                            opened.expected_checksum(fragment.number),
+                            f"{path}, record batch {fragment.number}",
+                        )
         return found
 
     def _batches(self, fragment: IpcBatch) -> Iterator[pa.RecordBatch]:
@@ -277,15 +286,19 @@ class ArrowSource(IterableDataset):
                     "batches. It was written again since the source was made; make the source anew."
                 )
             self._check_schema(opened.schema, fragment.path)  # it may be another file by now
-            batch = self._batch(opened, fragment.number, fragment.path)
+            first = fragment not in self._verified
+            batch = self._batch(opened, fragment.number, fragment.path, checksum=first)
+            self._verified.add(fragment)
             rows = max(1, int(_BLOCK_BYTES / max(1, batch.nbytes) * batch.num_rows))
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)
 
-    def _batch(self, opened: Any, number: int, path: str, *, full: bool = True) -> pa.RecordBatch:
+    def _batch(
+        self, opened: Any, number: int, path: str, *, full: bool = True, checksum: bool = False
+    ) -> pa.RecordBatch:
         with reading(f"{path}, record batch {number}"):
-            batch = opened.get_batch(number, self._names)
-            # There are no checksums, and Arrow follows any offset; `full` looks at each of them.
+            batch = opened.get_batch(number, self._names, checksum=checksum)
+            # Arrow follows any offset; `full` looks at each of them.
             batch.validate(full=full)
             return batch
 
@@ -328,7 +341,8 @@ def _read_through(file: DataFile) -> None:
     with _parsed(file) as opened:
         for number in range(opened.num_record_batches):
             with reading(f"{file.path}, record batch {number}"):
-                opened.get_batch(number, opened.schema.names).validate(full=True)
+                batch = opened.get_batch(number, opened.schema.names, checksum=True)
+                batch.validate(full=True)
 
 
 class _Fetched:
@@ -339,7 +353,13 @@ class _Fetched:
         self.schema, self.num_record_batches = self._whole.schema, self._whole.num_record_batches
         self._columns: tuple[list[str], Any] | None = None
 
-    def get_batch(self, number: int, names: list[str]) -> pa.RecordBatch:
+    def get_batch(
+        self,
+        number: int,
+        names: list[str],
+        *,
+        checksum: bool = False,  # noqa: ARG002 - it is of more than is fetched
+    ) -> pa.RecordBatch:
         if self._columns is None or self._columns[0] != names:
             fields = [self.schema.get_field_index(name) for name in names]
             options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
@@ -354,10 +374,19 @@ class _Checked:
         self._opened, self._content, self._path = opened, content, path
         self.schema, self.num_record_batches = opened.schema, opened.num_record_batches
 
-    def get_batch(self, number: int, names: list[str]) -> pa.RecordBatch:
+    def get_batch(self, number: int, names: list[str], *, checksum: bool = False) -> pa.RecordBatch:
+        where = f"{self._path}, record batch {number}"
         with memoryview(self._content) as content:
-            check_record_batch(content, number, f"{self._path}, record batch {number}")
-        return self._opened.get_batch(number).select(names)
+            check_record_batch(content, number, where)
+            batch, metadata = self._opened.get_batch_with_custom_metadata(number)
+            if checksum:
+                checked = Checked(expected_checksum(metadata), where)
+                checked.add(body_of(content, number))
+                checked.check()
+        return batch.select(names)
+
+    def expected_checksum(self, number: int) -> int | None:
+        return expected_checksum(self._opened.get_batch_with_custom_metadata(number)[1])
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pymc_streaming.limits import memory_limit
 from pymc_streaming.sources.file_facts import FileFacts
 from pymc_streaming.sources.thrift import page_facts
 
-__all__ = ["check_pages", "check_record_batch"]
+__all__ = ["body_of", "check_pages", "check_record_batch"]
 
 # So much may be taken without a look at how much there is.
 _LITTLE = 64 * 2**20
@@ -98,13 +98,21 @@ def check_record_batch(content: memoryview, number: int, where: str) -> None:
     _check(needed, where, "buffers")
 
 
+def body_of(content: memoryview, number: int) -> memoryview:
+    """The bytes of a record batch that passed `check_record_batch`."""
+    (length,) = struct.unpack_from("<i", content, len(content) - 10)
+    footer = _root(content, len(content) - 10 - length)
+    place, header, nbytes = _block(content, footer, 3, number)
+    return content[place + header : place + header + nbytes]
+
+
 def _buffer_sizes(content: memoryview, number: int) -> Iterator[int]:
     """Bytes of the compressed buffers of a record batch, and of the dictionaries, decompressed."""
     (length,) = struct.unpack_from("<i", content, len(content) - 10)
     footer = _root(content, len(content) - 10 - length)
     dictionaries = range(_vector(content, footer, 2)[1])
     wanted = [*((2, each) for each in dictionaries), (3, number)]
-    for offset, header in (_block(content, footer, *each) for each in wanted):
+    for offset, header, _ in (_block(content, footer, *each) for each in wanted):
         (marker,) = struct.unpack_from("<i", content, offset)
         message = _root(content, offset + (8 if marker == -1 else 4))
         kind, batch = _at(content, message, 1), _table(content, message, 2)
@@ -152,10 +160,10 @@ def _vector(content: memoryview, table: int, field: int) -> tuple[int, int]:
     return start + 4, int(struct.unpack_from("<I", content, start)[0])
 
 
-def _block(content: memoryview, footer: int, field: int, number: int) -> tuple[int, int]:
-    """Where a message is, and bytes of its header."""
+def _block(content: memoryview, footer: int, field: int, number: int) -> tuple[int, int, int]:
+    """Where a message is, and bytes of its header and of its body."""
     start, count = _vector(content, footer, field)
     if number >= count:
         raise ValueError("it is not in the list of them")
-    place, header = struct.unpack_from("<qi", content, start + 24 * number)
-    return place, header
+    place, header, body = struct.unpack_from("<qi4xq", content, start + 24 * number)
+    return place, header, body

@@ -129,15 +129,22 @@ def test_killed_at_random_moments(tmp_path, runs):
     table = pa.table({f"x{i}": rng.normal(size=400_000).round(1) for i in range(8)})
     source = write(tmp_path / "a.parquet", table, [50_000] * 7)
     options = {"memory_limit": "24MiB", "workers": 1, "shards": 4, "format": "arrow", **QUIET}
-    started = time.perf_counter()
+
+    def begun(output: Path) -> Any:
+        """A process that shuffles, from the moment on in which that can be seen."""
+        process = in_process(preshuffle, source, output, **options)
+        while not list(tmp_path.glob(".out-*")) and not output.exists():
+            time.sleep(0.001)
+        return process
+
     preshuffle(source, tmp_path / "complete", **options)
+    process, started = begun(tmp_path / "out-first"), time.perf_counter()
+    process.join()
     seconds = time.perf_counter() - started
     complete, from_nothing, fewer = contents(tmp_path / "complete"), len(runs), 0
     for number, share in enumerate(rng.uniform(size=10)):
         output = tmp_path / f"out-{number}"
-        process = in_process(preshuffle, source, output, **options)
-        while not list(tmp_path.glob(".out-*")) and not output.exists():
-            time.sleep(0.001)  # until it has begun
+        process = begun(output)
         process.join(share * seconds)
         process.kill()
         process.join()

@@ -16,6 +16,7 @@ import pytest
 from pymc_streaming import DataLoader, Manifest, arrow_source, parquet_source, preshuffle
 from pymc_streaming.errors import (
     ArgumentError,
+    CorruptFileError,
     ManifestError,
     MissingFileError,
     StreamingError,
@@ -160,9 +161,14 @@ def sort_in_place(shard: Path) -> None:
     """Put the rows in order, as somebody who likes order would: the size stays the same."""
     size = shard.stat().st_size
     with pa.OSFile(str(shard)) as file, pa.ipc.open_file(file) as opened:
-        table = opened.read_all().sort_by("x")
+        table = opened.read_all().sort_by("x").combine_chunks()
+        there = [opened.get_batch_with_custom_metadata(i) for i in range(opened.num_record_batches)]
+    start = 0
     with pa.ipc.new_file(shard, table.schema) as writer:
-        writer.write_table(table)
+        for batch, metadata in there:
+            (ordered,) = table.slice(start, batch.num_rows).to_batches()
+            writer.write_batch(ordered, custom_metadata=metadata)
+            start += batch.num_rows
     assert shard.stat().st_size == size
 
 
@@ -187,7 +193,7 @@ def test_a_change_at_the_ends_shows_at_once(place, form, large, tmp_path):
 
 
 @FORMS
-def test_a_byte_between_the_samples_is_for_verify_to_find(form, large, tmp_path):
+def test_a_byte_between_the_samples_is_found_on_reading_and_by_verify(form, large, tmp_path):
     folder = shutil.copytree(large / form, tmp_path / "out")
     manifest, shard = Manifest.read(folder), folder / f"part-00001.{form}"
     content = bytearray(shard.read_bytes())
@@ -196,6 +202,9 @@ def test_a_byte_between_the_samples_is_for_verify_to_find(form, large, tmp_path)
     manifest.spot_check(folder)
     with pytest.raises(ManifestError, match=r"says: part-00001\.\w+ was changed: its"):
         manifest.verify(folder)
+    source = source_of(folder)
+    with pytest.raises(CorruptFileError, match="part-00001"):
+        list(DataLoader(source, 1_000))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**16, 2**16 + 1, 2**17, 2**20])

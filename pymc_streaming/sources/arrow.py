@@ -385,7 +385,7 @@ class _Checked:
                 checked.check()
         return batch.select(names)
 
-    def expected_checksum(self, number: int) -> int | None:
+    def expected_checksum(self, number: int) -> str | None:
         return expected_checksum(self._opened.get_batch_with_custom_metadata(number)[1])
 
 

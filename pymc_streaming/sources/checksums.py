@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from pymc_streaming.errors import CorruptFileError
 
-__all__ = ["Checked", "checksum_of", "expected_checksum", "with_checksum"]
+__all__ = ["Checked", "expected_checksum", "with_checksum"]
 
-# In the metadata of a record batch: CRC-32 of its body, that is of all bytes of its columns.
-_KEY = b"pymc_streaming.crc32"
+# In the metadata of a record batch: XXH3 of its body, that is of all bytes of its columns. It takes
+# a tenth of the time of CRC-32, which would show beside reading.
+_KEY = b"pymc_streaming.xxh3_64"
 # Bodies are filled up with zeros.
 _ALIGNED = 8
 
@@ -20,18 +21,13 @@ _ALIGNED = 8
 def with_checksum(batch: pa.RecordBatch) -> dict[bytes, bytes]:
     """What is to be written beside a record batch."""
     body = pa.ipc.read_message(batch.serialize()).body
-    return {_KEY: str(checksum_of(body)).encode()}
+    return {_KEY: xxhash.xxh3_64_hexdigest(body).encode()}
 
 
-def checksum_of(body: Any) -> int:
-    """CRC-32 of bytes."""
-    return zlib.crc32(body)
-
-
-def expected_checksum(metadata: Any) -> int | None:
+def expected_checksum(metadata: Any) -> str | None:
     """What was written beside a record batch; None if nothing was."""
     found = metadata.get(_KEY) if metadata is not None else None
-    return int(found) if found is not None and found.isdigit() else None
+    return None if found is None else str(found, "ascii", "replace")
 
 
 class Checked:
@@ -39,26 +35,28 @@ class Checked:
 
     Parameters
     ----------
-    expected : int or None
+    expected : str or None
         What it should be in the end.
     where : str
         What it is of, for the message.
     """
 
-    def __init__(self, expected: int | None, where: str) -> None:
+    def __init__(self, expected: str | None, where: str) -> None:
         self._expected, self._where = expected, where
-        self._found = self._size = 0
+        self._found, self._size = xxhash.xxh3_64(), 0
 
     def add(self, content: Any) -> None:
         """Take the next bytes."""
         if self._expected is not None:
-            self._found = zlib.crc32(content, self._found)
+            self._found.update(content)
             self._size += memoryview(content).nbytes
 
     def check(self) -> None:
         """Raise `CorruptFileError` if they are others than were written."""
-        filled = zlib.crc32(bytes(-self._size % _ALIGNED), self._found)
-        if self._expected not in (None, filled):
+        if self._expected is None:
+            return
+        self._found.update(bytes(-self._size % _ALIGNED))
+        if self._found.hexdigest() != self._expected:
             raise CorruptFileError(
                 f"{self._where}: this was changed since it was written: its checksum is another. "
                 "Copy the file again, or shuffle the table again."

@@ -37,7 +37,7 @@ class Stretch:
         The rows, or anything of their shape and dtype.
     signature : tuple of int
         That of the file when it was looked at.
-    checksum : int or None
+    checksum : str or None
         What their bytes should have, if that is known.
     where : str
         What they are, for messages.
@@ -49,7 +49,7 @@ class Stretch:
         offset: int,
         rows: np.ndarray,
         signature: tuple[int, ...],
-        checksum: int | None,
+        checksum: str | None,
         where: str,
     ) -> None:
         self.path, self.offset, self.signature = path, offset, signature

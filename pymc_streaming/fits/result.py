@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pymc_streaming.sources.base import SkippedFile, in_words
+from pymc_streaming.sources.skipped import SkippedFile, in_words
 from pymc_streaming.vi.status import Moved, Status
 
 __all__ = ["FitResult"]

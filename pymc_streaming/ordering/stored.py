@@ -18,12 +18,13 @@ from pymc_streaming.ordering.rarities import count_rare_values
 from pymc_streaming.ordering.sampling import Table, source_table
 from pymc_streaming.sources import arrow_source
 from pymc_streaming.sources.columns import canonical_type, shortened
-from pymc_streaming.sources.files import DataFile, Paths, find_tables, reading
+from pymc_streaming.sources.files import DataFile, Paths, find_tables
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.memory import arrow_table
 from pymc_streaming.sources.open_files import OpenFiles
 from pymc_streaming.sources.packed import is_packed
 from pymc_streaming.sources.plan import missing_column
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["StoredTable", "open_files", "open_frame"]
 

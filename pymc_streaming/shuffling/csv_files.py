@@ -15,7 +15,8 @@ import pyarrow.csv
 
 from pymc_streaming.errors import SchemaError
 from pymc_streaming.sources.columns import shortened
-from pymc_streaming.sources.files import DataFile, reading
+from pymc_streaming.sources.files import DataFile
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["open_csv", "survey_csv"]
 

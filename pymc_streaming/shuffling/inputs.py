@@ -17,9 +17,10 @@ from pymc_streaming.errors import RowCountError, SchemaError
 from pymc_streaming.shuffling.csv_files import open_csv, survey_csv
 from pymc_streaming.shuffling.schemas import common_schema, names_of_columns
 from pymc_streaming.sources.columns import shortened
-from pymc_streaming.sources.files import DataFile, Paths, find_tables, reading
+from pymc_streaming.sources.files import DataFile, Paths, find_tables
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.open_files import OpenFiles
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["InputTable", "Piece", "has_fixed_width", "memory_of", "modified_now", "open_table"]
 

@@ -28,7 +28,7 @@ from pymc_streaming.sources.base import (
 from pymc_streaming.sources.checksums import Checked, expected_checksum
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.declared import body_of, check_record_batch
-from pymc_streaming.sources.files import DataFile, Paths, reading
+from pymc_streaming.sources.files import DataFile, Paths
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import (
@@ -38,6 +38,7 @@ from pymc_streaming.sources.plan import (
     missing_column,
     plan_columns,
 )
+from pymc_streaming.sources.reading import reading
 from pymc_streaming.sources.table_files import TableFiles
 from pymc_streaming.sources.verbatim import Stretch, signature
 

@@ -17,6 +17,7 @@ from pymc_streaming.errors import (
     RowCountError,
     SchemaError,
 )
+from pymc_streaming.sources.skipped import SkippedFile
 
 __all__ = [
     "SINGLE",
@@ -26,9 +27,7 @@ __all__ = [
     "InMemory",
     "IterableDataset",
     "Rows",
-    "SkippedFile",
     "digest_of",
-    "in_words",
     "read_checked",
 ]
 
@@ -89,39 +88,6 @@ class Fragment:
 
     n_rows: int | None
     origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedFile:
-    """A damaged file that was left out of a table.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    n_rows : int or None
-        Rows that it says it has; None if that cannot be read either.
-    reason : str
-        What is wrong with it.
-    """
-
-    path: str
-    n_rows: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason if self.path in self.reason else f"{self.path}: {self.reason}"
-
-
-def in_words(skipped: Sequence[SkippedFile]) -> str:
-    """How many files were left out, and how many rows they have, as far as that is known."""
-    files, were = ("1 damaged file", "was")
-    if len(skipped) > 1:
-        files, were = f"{len(skipped):,} damaged files", "were"
-    known = [each.n_rows for each in skipped if each.n_rows is not None]
-    rows = f"{sum(known):,} rows" if known else "an unknown number of rows"
-    least = "at least " if known and len(known) < len(skipped) else ""
-    return f"{files} with {least}{rows} {were} left out"
 
 
 class Rows(abc.ABC):

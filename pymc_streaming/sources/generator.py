@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from pymc_streaming.errors import (
     RowCountWarning,
     SchemaError,
 )
+from pymc_streaming.notices import warn
 from pymc_streaming.sources.arrays import floating_dtype, named_arrays
 from pymc_streaming.sources.base import ArraySpec, Block, Fragment, IterableDataset
 from pymc_streaming.sources.columns import described
@@ -151,11 +151,10 @@ class GeneratorSource(IterableDataset):
         )
         if not n_rows:
             raise RowCountError("The generator yielded no rows, expected at least one.")
-        warnings.warn(
+        warn(
             f"A pass of {time.perf_counter() - started:.1f} s was spent on counting the "
             f"{n_rows:,} rows of the generator. Give n_rows={n_rows} to save it.",
             RowCountWarning,
-            stacklevel=4,
         )
         return n_rows
 

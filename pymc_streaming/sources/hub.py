@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fsspec.utils import glob_translate
 
 from pymc_streaming.errors import ArgumentError, MissingFileError, SchemaError
-from pymc_streaming.sources.files import DataFile, named_files, reading
+from pymc_streaming.sources.files import DataFile, named_files
 from pymc_streaming.sources.patience import patiently
+from pymc_streaming.sources.reading import reading
 from pymc_streaming.sources.remote import pinned
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from pymc_streaming.arguments import whole_number
 from pymc_streaming.errors import ArgumentError, CorruptFileError, RowCountError, SchemaError
 from pymc_streaming.sources.base import Block, Fragment, IterableDataset, Rows, digest_of
 from pymc_streaming.sources.columns import Transform, described
-from pymc_streaming.sources.files import reading
 from pymc_streaming.sources.hub import split_files
 from pymc_streaming.sources.memory import RowRange, row_ranges
 from pymc_streaming.sources.parquet import ParquetSource
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["DatasetSource", "StreamSource", "hf_source", "is_dataset"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pymc_streaming.sources.file_facts import FileFacts
-from pymc_streaming.sources.files import DataFile, reading
+from pymc_streaming.sources.files import DataFile
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["OpenFile", "OpenFiles"]
 

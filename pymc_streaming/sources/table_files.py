@@ -11,10 +11,10 @@ from pymc_streaming.errors import (
     SourceError,
 )
 from pymc_streaming.notices import warn
-from pymc_streaming.sources.base import SkippedFile, in_words
 from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.patience import patiently
+from pymc_streaming.sources.skipped import SkippedFile, in_words
 
 __all__ = ["TableFiles"]
 

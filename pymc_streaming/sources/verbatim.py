@@ -10,7 +10,7 @@ import numpy as np
 
 from pymc_streaming.sources.base import Block, Rows
 from pymc_streaming.sources.checksums import Checked
-from pymc_streaming.sources.files import reading
+from pymc_streaming.sources.reading import reading
 
 __all__ = ["Stretch", "signature"]
 

@@ -7,7 +7,6 @@ of the model; `additivity` evaluates it on the first batch as well.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,6 +38,7 @@ from pymc_streaming.errors import (
     TotalSizeTooSmallError,
     UnstreamedTotalSizeError,
 )
+from pymc_streaming.notices import warn
 from pymc_streaming.vi.additivity import PROBE_MODE, check_additive
 from pymc_streaming.vi.binding import Binding
 from pymc_streaming.vi.gradients import check_gradients
@@ -264,12 +264,11 @@ def _warn_batch_sized(binding: Binding, streamed: list[TensorVariable]) -> None:
     }
     found += [f"the fixed array {node.name or node.type}" for node in fixed if rows > 1]
     if found:
-        warnings.warn(
+        warn(
             f"{found[0][0].upper()}{', '.join(found)[1:]} has the {rows:,} rows of a batch but "
             "stays the same from batch to batch. If it is meant to go with the rows, stream it; "
             "if the equality is chance, choose another batch_size.",
             BatchSizedShapeWarning,
-            stacklevel=4,
         )
 
 

@@ -17,7 +17,8 @@ from pymc_streaming.errors import (
     TransferError,
 )
 from pymc_streaming.sources import files
-from pymc_streaming.sources.files import find_files, reading
+from pymc_streaming.sources.files import find_files
+from pymc_streaming.sources.reading import reading
 
 
 def labels(path: object, pattern: str = "*.parquet") -> list[str]:

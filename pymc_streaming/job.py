@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pymc as pm
+import xarray as xr
 from pymc.variational.opvi import Approximation
 
 from pymc_streaming.diagnosis import Diagnosis
@@ -25,6 +26,7 @@ from pymc_streaming.loader import DataLoader
 from pymc_streaming.progress import History
 from pymc_streaming.sources import IterableDataset, arrow_source, parquet_source
 from pymc_streaming.sources.files import find_tables
+from pymc_streaming.sources.skipped import in_words
 from pymc_streaming.trainer import Trainer
 from pymc_streaming.vi.guides import element_names
 from pymc_streaming.writing import write_wholly
@@ -175,18 +177,29 @@ def run_job(job: Job) -> Outcome:
         "skipped": [asdict(each) for each in loader.source.skipped],
         "method": job.method,
         "plan": str(plan),
-        "how_it_ended": str(result) if result else f"{job.steps:,} steps",
+        "how_it_ended": str(result) if result else _steps_in_words(job, loader),
         "converged": result.converged if result else None,
         "result": result.to_dict() if result else None,
         "trusted": diagnosis.trusted if diagnosis else None,
+        "columns": job.columns,
+        "transform": job.transform,
+        "batch_size": job.batch_size,
+        "steps": job.steps,
         "seed": job.seed,
         "seconds": round(time.perf_counter() - began, 3),
         "versions": {package: version(package) for package in _PACKAGES},
     }
     facts = plain(facts)
     draws = approximation.sample(job.draws, random_seed=job.seed)
+    # The others would have the rows of the placeholder, which are none of the table.
+    draws = xr.DataTree.from_dict({"posterior": draws["posterior"].to_dataset()})
     _write(job.output, trainer.history, approximation, draws, diagnosis, facts)
     return Outcome(job.output, facts, diagnosis)
+
+
+def _steps_in_words(job: Job, loader: DataLoader) -> str:
+    lacks = f". {in_words(loader.source.skipped)}." if loader.source.skipped else ""
+    return f"{job.steps:,} steps{lacks}"
 
 
 def _check_output(job: Job, checkpoints: Path) -> None:
@@ -268,7 +281,10 @@ def _write(
     columns = ("step", "loss", "rows", "seconds")
     entries = zip(*(getattr(history, name).tolist() for name in columns), strict=True)
     write_wholly(folder / "history.csv", _csv(columns, entries))
-    if diagnosis is not None:
+    if diagnosis is None:
+        for name in ("diagnosis.json", "diagnosis.png"):  # of an earlier end
+            (folder / name).unlink(missing_ok=True)
+    else:
         text = json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False)
         write_wholly(folder / "diagnosis.json", text.encode())
         picture = io.BytesIO()

@@ -402,6 +402,8 @@ class Trainer:
             n = whole_number("n", n)
         call = Call(n, max_passes, self.strategy)
         with Keeper(self._folder, self._schedule, self._state) as keeper:
+            if resume is None and not self._calls.asked and self._folder is not None:
+                self._folder.refuse_what_is_there()
             self._load(resume)
             place = self._calls.place(call, resume)
             if place is not Place.PAST:
@@ -469,7 +471,10 @@ class Trainer:
                 ended = self._fit_in_rounds(call.max_passes, keeper, goes_on)
             else:
                 ended = self._fit_until_converged(call.max_passes, keeper, goes_on)
-            self._calls.ended = ended
+            if ended:
+                with keeper.whole():
+                    self._fits.settle()
+                    self._calls.ended = True
         finally:
             keeper.save()
             if not self._calls.ended and keeper.latest is not None:

@@ -17,7 +17,18 @@ import pymc as pm
 import pytest
 from pytensor.compile.mode import Mode
 
-from pymc_streaming import DataLoader, Status, Trainer, errors, generator_source, parquet_source
+from pymc_streaming import (
+    DataLoader,
+    Status,
+    Trainer,
+    arrow_source,
+    errors,
+    generator_source,
+    parquet_source,
+    table_source,
+)
+from pymc_streaming.fits.exact import ExactFit
+from pymc_streaming.fits.stochastic import StochasticFit
 from tests.models import conjugate_normal, correlated_linear, poisson_groups
 
 FAST = {"mode": Mode(linker="py", optimizer="fast_compile")}
@@ -330,6 +341,62 @@ def test_seeds_that_were_drawn_are_taken_over(tmp_path) -> None:
     assert outcome(again) == outcome(first)
 
 
+@pytest.mark.parametrize("before", [None, 30], ids=["the first call", "a later call"])
+def test_a_process_that_ends_while_it_compiles(tmp_path, monkeypatch, before) -> None:
+    whole = trainer_for()
+    for n in filter(None, (before, 50)):
+        whole.fit(n)
+
+    def run() -> Trainer:
+        trainer = trainer_for(checkpoint_dir=tmp_path)
+        for n in filter(None, (before, 50)):
+            trainer.fit(n, resume="auto")
+        return trainer
+
+    begin, calls = StochasticFit.begin, []
+
+    def interrupted(self: StochasticFit, n: int) -> None:
+        calls.append(n)
+        if n == 50 and calls.count(50) == 1:
+            raise RuntimeError("just before the first step")
+        begin(self, n)
+
+    monkeypatch.setattr(StochasticFit, "begin", interrupted)
+    with pytest.raises(RuntimeError, match="just before"):
+        run()
+    assert outcome(run()) == outcome(whole)
+
+
+def test_a_start_near_the_mode_that_was_interrupted(tmp_path, monkeypatch) -> None:
+    whole = trainer_for(init="map")
+    whole.fit(50)
+    bring_near, calls = ExactFit.bring_near, []
+
+    def interrupted(self: ExactFit, *arguments: Any) -> int:
+        n_modes = bring_near(self, *arguments)
+        calls.append(n_modes)
+        if len(calls) == 1:
+            raise RuntimeError("just before the end")
+        return n_modes
+
+    monkeypatch.setattr(ExactFit, "bring_near", interrupted)
+    with pytest.raises(RuntimeError, match="just before"):
+        trainer_for(init="map", checkpoint_dir=tmp_path).fit(50, resume="auto")
+    again = trainer_for(init="map", checkpoint_dir=tmp_path)
+    again.fit(50, resume="auto")
+    assert outcome(again) == outcome(whole)
+
+
+def test_checkpoints_of_another_fit_are_not_pushed_out(tmp_path) -> None:
+    first = trainer_for(checkpoint_dir=tmp_path)
+    first.fit(50)
+    there = sorted(tmp_path.iterdir())
+    with pytest.raises(errors.OutputExistsError, match="checkpoints of another fit"):
+        trainer_for(checkpoint_dir=tmp_path).fit(50)
+    assert sorted(tmp_path.iterdir()) == there
+    first.fit(50)  # its own it may replace
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     trainer_for(checkpoint_dir=tmp_path, checkpoint_every=20).fit(50)
@@ -372,6 +439,50 @@ REFUSED: dict[str, tuple[Callable[[], Trainer], str]] = {
         "first rows: ",
     ),
 }
+
+
+def late(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same but for one number, in a row that the first batch does not have."""
+    changed = {name: array.copy() for name, array in data.items()}
+    next(iter(changed.values()))[1_234] *= 1.5
+    return changed
+
+
+REFUSED["one other value"] = (
+    lambda: trainer_for(data=late(correlated_linear(2_000).data)),
+    "table: ",
+)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "table", "arrays"])
+def test_a_table_that_was_rewritten(tmp_path, form) -> None:
+    def source(change: float) -> Any:
+        y = np.random.default_rng(0).normal(size=20_000)
+        y[12_345] += change
+        table = pa.table({"y": y})
+        if form == "parquet":
+            pq.write_table(table, tmp_path / "table.parquet")
+            return parquet_source(tmp_path / "table.parquet", columns={"batch": "y"})
+        if form == "arrow":
+            with pa.ipc.new_file(tmp_path / "table.arrow", table.schema) as file:
+                file.write_table(table)
+            return arrow_source(tmp_path / "table.arrow", columns={"batch": "y"})
+        return {"batch": y} if form == "arrays" else table_source(table, columns={"batch": "y"})
+
+    def make(change: float) -> Trainer:
+        loader = DataLoader(source(change), 100, shuffle=True, seed=0)
+        with pm.Model() as model:
+            mu = pm.Normal("mu", 0.0, 1.0)
+            batch = pm.Data("batch", loader.placeholder())
+            pm.Normal("y", mu, 1.0, observed=batch, total_size=len(loader))
+        return Trainer("advi", loader, model=model, progressbar=False, compile_kwargs=FAST)
+
+    trainer = make(0.0)
+    trainer.fit(10)
+    trainer.save(tmp_path / "state")
+    make(0.0).fit(10, resume=tmp_path / "state")
+    with pytest.raises(errors.CheckpointMismatchError, match="table: "):
+        make(100.0).fit(10, resume=tmp_path / "state")
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED.values(), ids=REFUSED)

@@ -73,6 +73,15 @@ class CheckpointFolder:
         if self._lock is not None:
             self._lock.close()  # which unlocks it
 
+    def refuse_what_is_there(self) -> None:
+        """Raise `OutputExistsError` if there are checkpoints: new ones would push them out."""
+        if self._files():
+            raise OutputExistsError(
+                f"{self.path}: there are checkpoints of another fit here, which those of this one "
+                'would replace. resume="auto" goes on from them; to begin anew, give another '
+                "checkpoint_dir, or delete them."
+            )
+
     def save(self, state: State) -> Path:
         """Write a state as the newest, and remove what is older than the last few."""
         files = self._files()

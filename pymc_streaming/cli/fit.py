@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pymc_streaming.cli.values import one_or_all, whole
+from pymc_streaming.errors import ArgumentError
 
 __all__ = ["add"]
 
@@ -56,7 +57,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     data.add_argument(
         "--transform",
         metavar="FUNCTION",
-        help="MODULE:FUNCTION or FILE.py:FUNCTION: from columns of some rows to arrays",
+        help="MODULE:FUNCTION or FILE.py:FUNCTION: from columns of some rows, a list of names in "
+        "--columns, to arrays",
     )
     data.add_argument(
         "--on-bad-file",
@@ -146,6 +148,8 @@ def run(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         if any((options.output / "checkpoints").glob("*.safetensors")):
             _say_how_to_go_on(options)
+        else:
+            print("Nothing was saved yet: call the same again.", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -157,6 +161,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _job(kind: Any, options: argparse.Namespace) -> Any:
     given = vars(options)
+    if options.resume and options.overwrite:
+        raise ArgumentError("--resume goes on and --overwrite begins anew: give one of them.")
     named = {
         name: given[name]
         for name in kind.__dataclass_fields__
@@ -180,8 +186,13 @@ def _columns(given: list[str] | None) -> Any:
     >>> _columns(["a", "b"]), _columns(["X=a,b", "y=label", "Z=c,"])
     (['a', 'b'], {'X': ['a', 'b'], 'y': 'label', 'Z': ['c']})
     """
-    if given is None or not all("=" in each for each in given):
+    if given is None or not any("=" in each for each in given):
         return given
+    if not all("=" in each and each[0] != "=" and each[-1] != "=" for each in given):
+        raise ArgumentError(
+            "--columns takes names, or arrays as NAME=COLUMN,COLUMN, all of one kind, found "
+            f"{' '.join(given)}."
+        )
     arrays: dict[str, str | list[str]] = {}
     for each in given:
         name, _, columns = each.partition("=")

@@ -34,7 +34,6 @@ from pymc_streaming.vi.description import describe_model
 from pymc_streaming.vi.guides import n_parameters
 from pymc_streaming.vi.optimizers import AnnealedAdam, Optimizer, describe_optimizer
 from pymc_streaming.vi.start import sample_size
-from pymc_streaming.vi.status import Status
 
 __all__ = ["ModelFits"]
 
@@ -99,6 +98,7 @@ class ModelFits:
         self.exact: ExactFit | None = None
         self.approximation: Approximation | None = None
         self.result: FitResult | None = None
+        self._has_start = False  # whether the parameters are where the first step is from
         self.in_order = False
         self._recorder = Recorder()
         self._written: tuple[np.ndarray, np.ndarray] | None = None
@@ -139,12 +139,11 @@ class ModelFits:
         """
         self.result = None
         with self._stepping(n, loader, progressbar) as (steps, stream, progress):
-            if not goes_on:
+            if not goes_on or not steps.has_begun:
                 steps.begin(n)
             keeper.save()
             steps.run(stream, progress, keeper)
         steps.warn_if_moving(self.in_order)
-        steps.settle()
 
     def take_steps_until_converged(
         self, most: int, loader: DataLoader, progressbar: bool, keeper: Keeper, *, goes_on: bool
@@ -164,8 +163,6 @@ class ModelFits:
                 keeper,
                 self._check_by_a_pass,
             )
-        if self.result.status is not Status.INTERRUPTED:
-            self._rounds = None
 
     def make_passes(
         self,
@@ -193,6 +190,7 @@ class ModelFits:
             leaving_cores(n_cores()),
         ):
             exact = self.prepare_passes()
+            self._has_start = True
             guide = exact.subject.guide
             if not goes_on or self._journal is None:
                 self._journal = Journal(guide, self._random, sample_rows)
@@ -203,9 +201,13 @@ class ModelFits:
                 )
             finally:
                 self._write(guide.location, guide.scales)
-        if self.result.status is not Status.INTERRUPTED:
-            self._journal = None
         self._warn_of_modes(self.result.n_modes)
+
+    def settle(self) -> None:
+        """What was begun has come to its end: what follows begins anew from there."""
+        if self.steps is not None and self.steps.has_begun:
+            self.steps.settle()
+        self._rounds = self._journal = None
 
     def prepare_steps(self, batch: Mapping[str, np.ndarray]) -> StochasticFit:
         """Check the model on a batch, find the start, then compile what takes steps."""
@@ -213,10 +215,10 @@ class ModelFits:
             raise ArgumentError(
                 "Steps need batches of two rows or more: batch_size= of the loader."
             )
-        first = self.subject is None
         subject = self.subject_with(batch)
-        if first and self._init == "map":
+        if self._init == "map" and not self._has_start:
             self._begin_at_map()
+        self._has_start = True
         self.steps = StochasticFit(
             subject,
             self._loader,
@@ -286,6 +288,7 @@ class ModelFits:
             "seed": self.seed,
             "random": random_state(self._random),
             "in_order": self.in_order,
+            "has_start": self._has_start,
             "result": self.result.to_dict() if self.result else None,
             "identity": self._identity,
             "order": self._loader.identity(),
@@ -317,6 +320,7 @@ class ModelFits:
         _refuse_differences(facts["identity"], self._identity)
         set_random_state(self._random, facts["random"])
         self.in_order, result = facts["in_order"], facts["result"]
+        self._has_start = facts["has_start"]
         self.result = FitResult.of(result) if result else None
         self._recorder.load(History(**state.part("history").arrays))
         guide, saved = subject.guide, state.part("guide").arrays
@@ -399,8 +403,15 @@ class ModelFits:
     def _begin_at_map(self) -> None:
         """Bring the parameters near before the first step."""
         exact = self.prepare_passes()
-        with PassProgress(self._loader.total_size, 1, enabled=False) as progress:
-            n_modes = exact.bring_near(self._loader, self._sample_rows, self._random, progress)
+        guide, random = exact.subject.guide, random_state(self._random)
+        before = guide.location.copy(), guide.scales.copy()
+        try:
+            with PassProgress(self._loader.total_size, 1, enabled=False) as progress:
+                n_modes = exact.bring_near(self._loader, self._sample_rows, self._random, progress)
+        except BaseException:  # it will be begun anew, and must come to the same
+            guide.location[:], guide.scales[:] = before
+            set_random_state(self._random, random)
+            raise
         self._warn_of_modes(n_modes)
 
     def _check_by_a_pass(self) -> FitResult | None:

@@ -152,6 +152,11 @@ class StochasticFit:
         self._settled, self._seconds = facts["settled"], facts["seconds"]
         self._run = _Run(**run) if run else None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether steps were begun that may not have come to their end."""
+        return self._run is not None
+
     def begin(self, n: int) -> None:
         """`n` steps follow."""
         self._run = _Run(n, 0, 0, {})

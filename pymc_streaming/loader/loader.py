@@ -368,7 +368,9 @@ class DataLoader:
         own, state = self.identity(), identity
         own |= {name: state[name] for name, given in self._given.items() if not given}
         different = [
-            f"{key} is {state[key]!r} in the state, {own[key]!r} here"
+            "the fragments of the source, row groups, say, are others"
+            if key == "fragments"
+            else f"{key} is {state[key]!r} in the state, {own[key]!r} here"
             for key in own
             if state[key] != own[key]
         ]

@@ -29,6 +29,7 @@ from pymc_streaming.sources.checksums import Checked, expected_checksum
 from pymc_streaming.sources.columns import AUTO, ColumnPlan, Transform, canonical_type, described
 from pymc_streaming.sources.declared import body_of, check_record_batch
 from pymc_streaming.sources.files import DataFile, Paths
+from pymc_streaming.sources.identity import digest_of_file
 from pymc_streaming.sources.packed import PackedPlan, is_packed, refuse_other_packing
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import (
@@ -194,9 +195,10 @@ class ArrowSource(IterableDataset):
 
     @property
     def fingerprint(self) -> str:
-        """By the manifest, if there is one."""
-        shards = self.manifest.shards if self.manifest else ()
-        return digest_of([*shards, super().fingerprint])
+        """By the manifest, if there is one, else by a sample of the bytes of each file."""
+        samples = [digest_of_file(file) for file in self._files.values()]
+        shards = self.manifest.shards if self.manifest else samples
+        return digest_of([*shards, self.categories, super().fingerprint])
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of one record batch in blocks of about 8 MiB."""

@@ -15,6 +15,7 @@ import psutil
 from pymc_streaming.errors import CorruptFileError
 from pymc_streaming.limits import memory_limit
 from pymc_streaming.sources.file_facts import FileFacts
+from pymc_streaming.sources.skipped import ADVICE
 from pymc_streaming.sources.thrift import page_facts
 
 __all__ = ["body_of", "check_pages", "check_record_batch"]
@@ -44,7 +45,7 @@ def check_pages(
         The row group, for the message.
     """
     needed, worst = 0, (0, "")
-    for name in names:
+    for name in facts.leaves(names):
         chunk = facts.chunk(group, name)
         start, dictionary = chunk["data_page"], chunk["dictionary_page"]
         if 0 < dictionary < start:
@@ -56,7 +57,7 @@ def check_pages(
         except ValueError as error:
             raise CorruptFileError(
                 f"{where}, column {name!r}: there are not the pages that the footer announces: "
-                f"{error}. Write or download the file again, or leave it out of `path`."
+                f"{error}. {ADVICE}"
             ) from error
         needed, worst = needed + largest + levels, max(worst, (largest + levels, name))
     _check(needed, f"{where}, column {worst[1]!r} and others", "pages")
@@ -71,8 +72,7 @@ def _check(needed: int, where: str, what: str) -> None:
         raise CorruptFileError(
             f"{where}: {what} that take {needed:,} bytes once they are decompressed, and there are "
             f"{left:,} left of the memory that this process may take ({limit.nbytes:,} bytes, by "
-            f"{limit.source}). If the file is meant to be so, write it with smaller {what}; if "
-            "not, leave it out of `path`."
+            f"{limit.source}). If it is meant to be so, write it with smaller {what}. {ADVICE}"
         )
 
 
@@ -92,8 +92,7 @@ def check_record_batch(content: memoryview, number: int, where: str) -> None:
         needed = sum(_buffer_sizes(content, number))
     except (IndexError, ValueError, struct.error) as error:
         raise CorruptFileError(
-            f"{where}: the file does not say how large this is: {error}. Write or download it "
-            "again, or leave it out of `path`."
+            f"{where}: the file does not say how large this is: {error}. {ADVICE}"
         ) from error
     _check(needed, where, "buffers")
 

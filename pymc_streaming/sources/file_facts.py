@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pymc_streaming.errors import CorruptFileError
+from pymc_streaming.sources.skipped import ADVICE
 from pymc_streaming.sources.thrift import CHUNK, footer_facts
 
 __all__ = ["FileFacts"]
@@ -46,6 +49,8 @@ class FileFacts:
         The same footer, as Arrow reads it.
     group_rows : list of int
         Rows of each row group.
+    digest : str
+        A short hash of it.
     names : dict of str to int
         Places of the columns, by their paths in the schema.
 
@@ -57,6 +62,7 @@ class FileFacts:
 
     def __init__(self, content: Any, where: str) -> None:
         footer, whole = _footer(content)
+        self.digest = hashlib.sha256(footer).hexdigest()[:16]
         self.metadata = pq.read_metadata(pa.BufferReader(whole))
         schema = self.metadata.schema
         columns = [schema.column(number) for number in range(len(schema))]
@@ -70,6 +76,15 @@ class FileFacts:
         self.group_rows: list[int] = group_rows.tolist()
         self._facts = facts
         self._check(where, n_rows, columns)
+
+    def leaves(self, names: Iterable[str]) -> list[str]:
+        """Paths of the columns that hold the values of columns, of which some may be nested."""
+        return [
+            path
+            for path in self.names
+            for name in names
+            if path == name or (name not in self.names and path.startswith(f"{name}."))
+        ]
 
     def chunk(self, group: int, name: str) -> dict[str, int]:
         """What the footer says of a column of a row group; see `CHUNK`."""
@@ -118,6 +133,5 @@ def _footer(content: Any) -> tuple[bytes, bytes]:
 
 def _contradiction(where: str, what: str) -> CorruptFileError:
     return CorruptFileError(
-        f"{where}: the footer of this file contradicts itself: {what}. Write or download the file "
-        "again, or leave it out of `path`."
+        f"{where}: the footer of this file contradicts itself: {what}. {ADVICE}"
     )

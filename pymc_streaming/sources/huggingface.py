@@ -203,7 +203,7 @@ class DatasetSource(IterableDataset):
     @property
     def fingerprint(self) -> str:
         """By what ``datasets`` knows of how the data set was made."""
-        return digest_of([self._digest, super().fingerprint])
+        return digest_of([self._digest, self.categories, super().fingerprint])
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of a fragment in blocks of at most 4,096 rows."""
@@ -261,6 +261,7 @@ class StreamSource(IterableDataset):
                 f"How many rows a stream has only its end can tell.{_guess(stream)}"
             )
         self._n_rows = whole_number("n_rows", n_rows)
+        self._n_shards = int(stream.num_shards) if _can_be_sharded(stream) else 1
         self._stream, self._epoch = stream.with_format("arrow"), 0
         first = patiently(self._first, is_local=False)
         features = stream.features
@@ -272,7 +273,7 @@ class StreamSource(IterableDataset):
                 f"The levels of {plan.auto[0]!r} would take a pass over the stream to find. Give "
                 f"them: categories={{{plan.auto[0]!r}: [...]}}."
             )
-        count = int(stream.num_shards)
+        count = self._n_shards
         self.fragments = [
             Shard(None, f"stream, shard {number} of {count}" if count > 1 else "stream", number)
             for number in range(count)
@@ -324,12 +325,17 @@ class StreamSource(IterableDataset):
             raise
 
     def _tables(self, number: int) -> Iterator[pa.Table]:
-        shard = self._stream.shard(self._stream.num_shards, number)
+        # One shard of one is the stream itself, whatever it is made of.
+        shard = self._stream.shard(self._n_shards, number) if self._n_shards > 1 else self._whole()
         shard.set_epoch(self._epoch)
         return iter(shard.iter(_BLOCK_ROWS))
 
+    def _whole(self) -> Any:
+        """The stream, for this reader alone: readers may be in different epochs."""
+        return self._stream.with_format("arrow")
+
     def _first(self) -> pa.Table:
-        for number in range(self._stream.num_shards):
+        for number in range(self._n_shards):
             table = self._next(self._tables(number), "stream")
             if table is not None:
                 return table
@@ -348,6 +354,31 @@ class StreamSource(IterableDataset):
         except (pa.ArrowException, ValueError) as error:
             raise _other_types(origin, error) from error
         yield from _one_batch(table)
+
+
+# What a stream may be made of so that its shards have its rows. What counts rows (take, skip,
+# indices, batches), or takes turns (interleave), would count those of each shard.
+_OF_SHARDS = {
+    "ArrowExamplesIterable",
+    "BufferShuffledExamplesIterable",
+    "ExamplesIterable",
+    "FilteredExamplesIterable",
+    "FormattedExamplesIterable",
+    "MappedExamplesIterable",
+    "RebatchedArrowExamplesIterable",
+    "SelectColumnsIterable",
+}
+
+
+def _can_be_sharded(stream: Any) -> bool:
+    """Whether the shards of a stream have the same rows together as the stream."""
+    part = stream._ex_iterable
+    while part is not None:
+        counts = any(getattr(part, name, False) for name in ("with_indices", "batched"))
+        if type(part).__name__ not in _OF_SHARDS or counts:
+            return False
+        part = getattr(part, "ex_iterable", None)
+    return True
 
 
 def _other_types(origin: str, error: Exception) -> SchemaError:
@@ -372,7 +403,7 @@ def _guess(stream: Any) -> str:
     splits = stream.info.splits or {}
     known = splits.get(str(stream.split)) if stream.split is not None else None
     if known is None or not known.num_examples:
-        return " Give n_rows."
+        return " Give hf_source(stream, n_rows=...)."
     return (
         f" The description of the data set says {known.num_examples:,} for this split: give "
         f"n_rows={known.num_examples} if you take all of them."

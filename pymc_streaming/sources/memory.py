@@ -17,8 +17,16 @@ from pymc_streaming.errors import (
     SchemaError,
 )
 from pymc_streaming.sources.arrays import block_dtype, floating_dtype, named_arrays, narrowed
-from pymc_streaming.sources.base import ArraySpec, Block, Fragment, IterableDataset, Rows
+from pymc_streaming.sources.base import (
+    ArraySpec,
+    Block,
+    Fragment,
+    IterableDataset,
+    Rows,
+    digest_of,
+)
 from pymc_streaming.sources.columns import Transform, decoded, described
+from pymc_streaming.sources.identity import digest_of_arrays, digest_of_batches
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
 
 __all__ = [
@@ -108,6 +116,12 @@ class ArraySource(IterableDataset):
 
     def __repr__(self) -> str:
         return f"<ArraySource: {self.n_rows:,} rows; {described(self.layout)}>"
+
+    @property
+    def fingerprint(self) -> str:
+        """By the numbers."""
+        of_numbers = digest_of_arrays(self._arrays.values(), is_in_memory=self.is_in_memory)
+        return digest_of([of_numbers, super().fingerprint])
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of a fragment in one block."""
@@ -231,6 +245,11 @@ class TableSource(IterableDataset):
 
     def __repr__(self) -> str:
         return f"<TableSource: {self.n_rows:,} rows; {described(self.layout)}>"
+
+    @property
+    def fingerprint(self) -> str:
+        """By the columns."""
+        return digest_of([digest_of_batches(self._table), self.categories, super().fingerprint])
 
     def read(self, fragment: Fragment) -> Iterator[Block]:
         """Yield the rows of a fragment, a block for every chunk of the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,6 +21,9 @@ _STREAM_BYTES = 64 * 1024
 
 # A footer can take megabytes: keep few files open.
 _MAX_IDLE, _MAX_FOOTERS = 4, 8
+
+# Whether a remote file is still the same is asked once in so many seconds.
+_LOOK = 5.0
 
 _Key = tuple[str, bool]
 
@@ -51,6 +55,7 @@ class OpenFiles:
         self._coalesce = coalesce
         # Beside the files: one that failed on the way is opened again without its footer.
         self._facts: dict[str, FileFacts] = {}
+        self._looked: dict[str, float] = {}
         self._idle: list[tuple[_Key, OpenFile]] = []
 
     def _open(self, file: DataFile, checksums: bool) -> OpenFile:
@@ -92,8 +97,11 @@ class OpenFiles:
         key = (file.path, checksums)
         with reading(f"{file.path}, {place}" if place else file.path):
             opened = self._take(key)
-            if opened is None or file.is_local:  # of the others each look is a request
+            now = time.monotonic()
+            # Where a look is a request, now and then is enough.
+            if opened is None or file.is_local or now - self._looked.get(file.path, 0.0) > _LOOK:
                 file.check_unchanged()
+                self._looked[file.path] = now
             if opened is None:
                 # From the second pass on pages are not compared. Not both footers at a time.
                 self._drop((file.path, not checksums))

@@ -27,9 +27,11 @@ from pymc_streaming.sources.footers import (
     nullable,
     refuse_known_nulls,
 )
+from pymc_streaming.sources.identity import digest_of_file
 from pymc_streaming.sources.open_files import OpenFile, OpenFiles
 from pymc_streaming.sources.patience import patiently, reread
 from pymc_streaming.sources.plan import Categories, Columns, column_levels, plan_columns
+from pymc_streaming.sources.skipped import ADVICE
 from pymc_streaming.sources.table_files import TableFiles
 
 __all__ = ["ParquetSource", "RowGroup", "parquet_source"]
@@ -280,8 +282,9 @@ class ParquetSource(IterableDataset):
 
     @property
     def fingerprint(self) -> str:
-        """By what the footers say of the columns that are read."""
-        return digest_of([self._stored, super().fingerprint])
+        """By the footers, and a sample of the bytes of each file."""
+        samples = [digest_of_file(file) for file in self._files.values()]
+        return digest_of([self._stored, *samples, self.categories, super().fingerprint])
 
     @property
     def is_remote(self) -> bool:
@@ -375,7 +378,7 @@ def _all_batches(
     if names and found != n_rows:
         raise CorruptFileError(
             f"{file.path}, row group {number}: the footer says that there are {n_rows:,} rows, and "
-            f"there are {found:,}. Write or download the file again, or leave it out of `path`."
+            f"there are {found:,}. {ADVICE}"
         )
 
 

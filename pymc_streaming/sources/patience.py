@@ -10,6 +10,7 @@ import errno
 import logging
 import random
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -44,18 +45,28 @@ _OF_CONNECTIONS = {
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same may work in a moment: by the error, or what caused it."""
-    seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    return any(_passes(each) for each in seen if each is not None)
+    chain = _chain(error)
+    # A name that nobody knows will not be known in a moment.
+    if any(isinstance(e, socket.gaierror) and e.errno == socket.EAI_NONAME for e in chain):
+        return False
+    return any(_passes(each) for each in chain)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return chain
 
 
 def is_replaced(error: BaseException) -> bool:
     """Whether a store has another file by this name than was asked for."""
     # It was asked for by its ETag, and 412 is the answer; s3fs makes of that what says it is busy.
-    seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
     return any(
-        type(each).__name__ == "FileExpired" or _status(each) == 412
-        for each in seen
-        if each is not None
+        type(each).__name__ == "FileExpired" or _status(each) == 412 for each in _chain(error)
     )
 
 
@@ -113,11 +124,15 @@ class _Patience:
         self._failed += 1
         if self._failed >= tries:
             if self._failed > 1:
-                error.add_note(f"That was the last of {self._failed} tries.")
+                error.args = (
+                    f"{error} That was the last of {self._failed} tries.",
+                    *error.args[1:],
+                )
             raise error
         asked = error.seconds if isinstance(error, TransferError) else None
         wait = min(_FIRST_WAIT * _LONGER ** (self._failed - 1), _LONGEST_WAIT)
-        wait = min(asked, _MOST_PATIENCE) if asked is not None else wait * random.uniform(0.5, 1.5)
+        wait = min(wait * random.uniform(0.5, 1.5), _LONGEST_WAIT)
+        wait = min(asked, _MOST_PATIENCE) if asked is not None else wait
         logger.warning("%s Try %s of %s follows in %.1f s.", error, self._failed + 1, tries, wait)
         time.sleep(wait)
 

@@ -18,6 +18,7 @@ from pymc_streaming.errors import (
 )
 from pymc_streaming.sources.patience import is_passing, is_replaced, wait_asked_for
 from pymc_streaming.sources.remote import failure_behind
+from pymc_streaming.sources.skipped import ADVICE
 
 __all__ = ["reading"]
 
@@ -30,7 +31,7 @@ def reading(where: str) -> Iterator[None]:
     except pa.ArrowMemoryError as error:
         raise CorruptFileError(
             f"{where}: this says that it takes more memory than can be had: {error}. If the file "
-            "is meant to be so, write it in smaller pieces; if not, leave it out of `path`."
+            f"is meant to be so, write it in smaller pieces. {ADVICE}"
         ) from error
     except (StreamingError, MemoryError):
         raise
@@ -70,5 +71,5 @@ def _translated(error: Exception, where: str) -> SourceError:
 def _corrupt(where: str, error: Exception) -> str:
     return (
         f"{where}: this file is damaged, or not of the format it should be: "
-        f"{str(error).rstrip('. \n')}. Write or download it again, or leave it out of `path`."
+        f"{str(error).rstrip('. \n')}. {ADVICE}"
     )

@@ -53,10 +53,17 @@ class _Watched:
 
     def read(self, n_bytes: int = -1) -> Any:
         try:
-            return self._opened.read(n_bytes)
+            start = self._opened.tell()
+            content = self._opened.read(n_bytes)
+            size = getattr(self._opened, "size", None)
+            if size is not None and n_bytes > len(content) and start + len(content) < size:
+                raise ConnectionError(
+                    f"{n_bytes:,} bytes were asked for, and {len(content):,} came"
+                )
         except Exception as error:
             _failures.append(error)
             raise
+        return content
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._opened, name)
@@ -65,7 +72,12 @@ class _Watched:
 def failure_behind(error: Exception) -> Exception | None:
     """What a file failed with, if an error of Arrow tells of that."""
     said = str(error)
-    return next((each for each in tuple(_failures) if str(each) and str(each) in said), None)
+    if "Python exception" not in said:
+        return None
+    for each in tuple(_failures):
+        if type(each).__name__ in said and str(each) in said:
+            return each
+    return None
 
 
 def is_hub(filesystem: Any) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["SkippedFile", "in_words"]
+__all__ = ["ADVICE", "SkippedFile", "in_words"]
+
+#: What to do about a damaged file.
+ADVICE = 'Write or download the file again, or read without it, with on_bad_file="skip".'
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pymc_streaming.notices import warn
 from pymc_streaming.sources.files import DataFile, Paths, find_files, refuse_other_kinds
 from pymc_streaming.sources.manifest import find_manifest
 from pymc_streaming.sources.patience import patiently
-from pymc_streaming.sources.skipped import SkippedFile, in_words
+from pymc_streaming.sources.skipped import ADVICE, SkippedFile, in_words
 
 __all__ = ["TableFiles"]
 
@@ -95,10 +95,13 @@ class TableFiles:
                     n_rows = count(file)
                 except SourceError:
                     n_rows = None
-                self.skipped.append(SkippedFile(file.path, n_rows, str(error)))
+                reason = str(error).removesuffix(ADVICE).strip()
+                self.skipped.append(SkippedFile(file.path, n_rows, reason))
         self._keep_the_others()
 
     def _keep_the_others(self) -> None:
+        order = {file.path: number for number, file in enumerate(self.files)}
+        self.skipped.sort(key=lambda each: order.get(each.path, -1))
         bad = {each.path for each in self.skipped}
         self.files = [file for file in self.files if file.path not in bad]
         if not self.files:
@@ -111,11 +114,11 @@ class TableFiles:
         """Say what was left out, if anything was, and that `n_rows` remain."""
         if not self.skipped:
             return
-        shown = "; ".join(str(each) for each in self.skipped[:3])
-        more = f"; and {len(self.skipped) - 3:,} more" if len(self.skipped) > 3 else ""
+        shown = "\n".join(f"  {each}" for each in self.skipped[:5])
+        more = f"\n  and {len(self.skipped) - 5:,} more" if len(self.skipped) > 5 else ""
         warn(
-            f"{in_words(self.skipped)}: {shown}{more}. N is {n_rows:,}, the rows of the "
-            "others, and a posterior is one of these alone: if what is damaged differs from the "
-            "rest, a month, say, it is not that of the table.",
+            f"{in_words(self.skipped)}. N is {n_rows:,}, the rows of the others, and a posterior "
+            "is one of these alone: if what is damaged differs from the rest, a month, say, it is "
+            f"not that of the table.\n{shown}{more}",
             SkippedFilesWarning,
         )

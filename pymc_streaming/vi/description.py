@@ -9,7 +9,7 @@ import numpy as np
 import pymc as pm
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.traversal import ancestors
+from pytensor.graph.traversal import ancestors, io_toposort
 
 __all__ = ["describe_model"]
 
@@ -49,18 +49,45 @@ def describe_model(model: pm.Model, placeholders: Collection[Variable]) -> dict[
 
 
 def _made_of(graph: Variable, placeholders: Collection[Variable]) -> str:
-    constants, operations = [], []
-    for each in ancestors([graph]):
-        if each in placeholders:
-            continue
-        if isinstance(each, Constant):
-            constants.append(_in_words(each.data))
-        elif isinstance(each, SharedVariable):
-            constants.append(_in_words(each.get_value(borrow=True)))
-        elif each.owner is not None:
-            operations.append(str(each.owner.op))
-    digest = hashlib.sha256("\n".join(sorted(operations)).encode()).hexdigest()[:8]
+    constants = [
+        _in_words(content)
+        for each in ancestors([graph])
+        if each not in placeholders and (content := _content(each)) is not None
+    ]
+    digest = _digest(graph, placeholders)
     return f"constants {' '.join(sorted(constants))}, computed by {digest}"
+
+
+def _content(variable: Variable) -> object:
+    """Of a constant, or a variable that is shared."""
+    if isinstance(variable, Constant):
+        return variable.data
+    return variable.get_value(borrow=True) if isinstance(variable, SharedVariable) else None
+
+
+def _digest(graph: Variable, placeholders: Collection[Variable]) -> str:
+    """A hash of what is computed from what, in which order, down to names and all digits."""
+    known: dict[Variable, str] = {}
+
+    def leaf(variable: Variable) -> str:
+        content = None if variable in placeholders else _content(variable)
+        if content is None:
+            return f"{variable.name} {variable.type}"
+        array = np.asarray(content)
+        raw = repr(content).encode() if array.dtype == object else array.tobytes()
+        return f"{array.dtype}{array.shape}{hashlib.sha256(raw).hexdigest()}"
+
+    def of(variable: Variable) -> str:
+        if variable not in known:
+            known[variable] = hashlib.sha256(leaf(variable).encode()).hexdigest()
+        return known[variable]
+
+    for node in io_toposort([], [graph]):
+        inputs = " ".join(of(each) for each in node.inputs)
+        for number, output in enumerate(node.outputs):
+            words = f"{node.op} {number} of {inputs}"
+            known[output] = hashlib.sha256(words.encode()).hexdigest()
+    return of(graph)[:8]
 
 
 def _in_words(value: object) -> str:

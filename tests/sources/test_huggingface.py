@@ -252,7 +252,7 @@ class TestDataset:
 class TestStream:
     def test_n_rows_is_asked_for_and_checked(self, table) -> None:
         stream = table.to_iterable_dataset(num_shards=4)
-        with pytest.raises(ArgumentError, match="Give n_rows"):
+        with pytest.raises(ArgumentError, match="n_rows="):
             hf_source(stream, columns=["row"])
         with pytest.raises(ArgumentError, match="n_rows"):
             DataLoader(stream, 10)
@@ -295,6 +295,33 @@ class TestStream:
         later = DataLoader(source, 64)
         later.load_state_dict(loader.state_dict())
         assert begun + [int(r) for b in later for r in b["batch"][:, 0]] == first[1]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda stream: stream.take(1_000),
+            lambda stream: stream.skip(1_000),
+            lambda stream: stream.shuffle(seed=1, buffer_size=100).take(500),
+            lambda stream: stream.filter(lambda _, number: number % 3 == 0, with_indices=True),
+            lambda stream: stream.map(lambda _, number: {"row": number}, with_indices=True),
+            lambda stream: stream.map(
+                lambda rows: {"row": [max(rows["row"])] * len(rows["row"])},
+                batched=True,
+                batch_size=700,
+            ),
+            lambda stream: datasets.interleave_datasets([stream, stream.skip(5_000)]),
+            lambda stream: datasets.concatenate_datasets([stream, stream.take(10)]),
+            lambda stream: stream.select_columns(["row"]),
+        ],
+    )
+    def test_the_rows_are_those_of_the_stream(self, table, change) -> None:
+        stream = change(table.to_iterable_dataset(num_shards=4))
+        expected = [row["row"] for row in stream]
+        source = hf_source(stream, columns=["row"], n_rows=len(expected))
+        if "shuffle" in repr(change) or len(source.fragments) == 1:
+            assert rows_of(source) == expected
+        assert sorted(rows_of(source, num_workers=2)) == sorted(expected)
+        assert sorted(rows_of(source, shuffle=True, seed=0)) == sorted(expected)
 
     def test_mapped_and_filtered(self, table) -> None:
         stream = table.to_iterable_dataset().filter(lambda row: row["row"] % 2 == 0)

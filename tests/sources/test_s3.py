@@ -25,7 +25,6 @@ import pytest
 from pymc_streaming import DataLoader, arrow_source, parquet_source
 from pymc_streaming.errors import (
     ChangedFileError,
-    CorruptFileError,
     MissingFileError,
     SourceError,
     TransferError,
@@ -428,7 +427,7 @@ def test_a_store_that_never_answers_is_given_up(
     store.requests.clear()
     with pytest.raises(TransferError, match=rf"{URL}/train-0\.parquet.*failed") as caught:
         numbers(source)
-    assert "the last of 8 tries" in caught.value.__notes__[0]
+    assert "the last of 8 tries" in str(caught.value)
     assert 8 <= len(store.requests) <= 16  # aiohttp connects once more by itself
 
 
@@ -436,7 +435,7 @@ def test_each_try_has_those_of_the_client_in_it(store, hasty) -> None:
     store.fault = lambda _: "503"
     with pytest.raises(TransferError, match=f"{URL}: the connection failed") as caught:
         parquet_source(URL)
-    assert "the last of 8 tries" in caught.value.__notes__[0]
+    assert "the last of 8 tries" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["503", "drop", "hang"])
@@ -449,11 +448,11 @@ def test_a_file_is_found_once_the_store_answers(
     assert parquet_source(path, columns=["row"]).n_rows == ROWS
 
 
-def test_an_answer_that_is_too_short_is_damage_when_it_comes_twice(store, hasty) -> None:
+def test_an_answer_that_is_too_short_is_asked_for_again(store, hasty) -> None:
     source = parquet_source(URL, columns=["row"])
     part = "GET /bucket/clicks/train-1.parquet"
     store.fault = lambda request: "short" if request == part and not store.faults else None
     np.testing.assert_array_equal(numbers(source), np.arange(FILES * ROWS))
     store.fault = lambda request: "short" if request == part else None
-    with pytest.raises(CorruptFileError, match=r"train-1\.parquet"):
+    with pytest.raises(TransferError, match=r"train-1\.parquet.*last of 8 tries"):
         numbers(source)

@@ -60,7 +60,7 @@ def test_truncated_and_empty_files_are_left_out(tmp_path, form) -> None:
     make = parquet_source if form == "parquet" else arrow_source
     with pytest.raises(CorruptFileError, match="part-0"):
         make(tmp_path / "table")
-    with pytest.warns(SkippedFilesWarning, match=r"2 damaged files.*part-0.*N is 2,000"):
+    with pytest.warns(SkippedFilesWarning, match=r"2 damaged files.*N is 2,000[^#]*part-0"):
         source = make(tmp_path / "table", on_bad_file="skip")
     np.testing.assert_array_equal(rows_of(source), without(0, 2))
     assert source.n_rows == 2 * ROWS

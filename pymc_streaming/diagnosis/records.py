@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pymc_streaming.sources.skipped import SkippedFile
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -126,6 +128,8 @@ class Diagnosis:
     flat : tuple of str
         Parameters in which the log-likelihood of all rows is exactly flat around the fit, though
         not everywhere.
+    skipped : tuple of SkippedFile
+        Damaged files of the table that were left out, here and in the fit.
     findings : tuple of Finding
         What speaks against the fit.
     """
@@ -154,6 +158,7 @@ class Diagnosis:
     groups: tuple[GroupCounts, ...]
     n_modes: int = 1
     flat: tuple[str, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property

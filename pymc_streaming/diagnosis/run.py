@@ -136,7 +136,12 @@ def diagnose(
         points,
         distance,
     )
-    found = replace(found, n_modes=n_modes, flat=tuple(found.parameters[i] for i in flat))
+    found = replace(
+        found,
+        n_modes=n_modes,
+        flat=tuple(found.parameters[i] for i in flat),
+        skipped=tuple(loader.source.skipped),
+    )
     return replace(found, findings=findings_of(found, reading.bad, in_steps=in_steps))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pymc_streaming.diagnosis.judge import remark
 from pymc_streaming.diagnosis.optimum import FARTHEST
 from pymc_streaming.diagnosis.records import Diagnosis
+from pymc_streaming.sources.skipped import in_words
 
 __all__ = ["as_text"]
 
@@ -33,6 +34,8 @@ def as_text(d: Diagnosis) -> str:
 
 def _lines(d: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "rows counted", f"{d.rows:,}, fitted for {d.total_size:,}"
+    if d.skipped:
+        yield "left out", in_words(d.skipped)
     yield "ELBO", f"{_figure(d.elbo, ',.2f')} ± {_figure(d.elbo_error, '.2f')} nats"
     yield "k-hat", f"{_figure(d.k_hat, '.2f')}, reliable up to {d.k_threshold:.2f}"
     effective = _figure(d.effective_draws, ".0f")

@@ -646,3 +646,13 @@ def test_a_file_that_was_written_again(tmp_path, changed, message, unnoticed):
     pq.write_table(pa.table({"y": [1, 2]} if changed is None else {"x": changed}), path)
     with pytest.raises(SchemaError, match=message):
         list(source.read(source.fragments[0]))
+
+
+def test_filters_on_nested_columns(tmp_path):
+    rows = [{"s": {"a": i, "b": [i] * (i % 3)}, "x": float(i)} for i in range(300)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "nested.parquet")
+    for filters in (pc.field("s", "a") >= 100, pc.field("x") >= 100.0):
+        source = parquet_source(tmp_path / "nested.parquet", columns=["x"], filters=filters)
+        assert source.n_rows == 200
+    counted = pc.list_value_length(pc.field("s", "b")) > 0
+    assert parquet_source(tmp_path, columns=["x"], filters=counted).n_rows == 200

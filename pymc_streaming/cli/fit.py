@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pymc_streaming.cli.values import one_or_all, whole
+from pymc_streaming.cli.values import checked, one_or_all, whole
 from pymc_streaming.errors import ArgumentError
 
 __all__ = ["add"]
@@ -33,7 +33,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         usage="%(prog)s MODEL --data PATH [PATH ...] --output DIR [options]",
     )
     fit.add_argument(
-        "model", metavar="MODEL", help="MODULE:FUNCTION, or FILE.py:FUNCTION: from loader to model"
+        "model",
+        metavar="MODEL",
+        type=checked(_function),
+        help="MODULE:FUNCTION, or FILE.py:FUNCTION: from loader to model",
     )
     fit.add_argument(
         "--data",
@@ -110,14 +113,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="how to go over the table (default: auto)",
     )
     how.add_argument(
-        "--memory-limit", metavar="BYTES", help="what the process may take, such as 8GB"
+        "--memory-limit",
+        metavar="BYTES",
+        type=checked(_memory),
+        help="what the process may take, such as 8GB",
     )
     how.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
     how.add_argument(
-        "--checkpoint-every", default="5min", metavar="TIME", help="such as 30s (default: 5min)"
-    )
-    how.add_argument(
-        "--resume", action="store_true", help="go on where the same command was interrupted"
+        "--checkpoint-every",
+        default="5min",
+        metavar="TIME",
+        type=checked(_time),
+        help="such as 30s (default: 5min)",
     )
     result = fit.add_argument_group("the result")
     result.add_argument(
@@ -130,12 +137,37 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     result.add_argument(
         "--no-diagnosis", action="store_true", help="do not spend a pass on the diagnosis"
     )
-    result.add_argument(
+    there = result.add_mutually_exclusive_group()
+    there.add_argument(
+        "--resume", action="store_true", help="go on where the same command was interrupted"
+    )
+    there.add_argument(
         "--overwrite", action="store_true", help="replace the results that are in OUTPUT"
     )
     result.add_argument("--json", action="store_true", help="print the outcome as JSON")
     result.add_argument("--no-progressbar", action="store_true", help="show no progress")
     fit.set_defaults(run=run)
+
+
+def _function(text: str) -> None:
+    place, _, function = text.rpartition(":")
+    if not place or not function.isidentifier():
+        raise ArgumentError(f"expected MODULE:FUNCTION, such as clicks.py:model, found {text!r}")
+
+
+# Imported when needed: the command can be interrupted from its first moment on.
+
+
+def _memory(text: str) -> None:
+    from pymc_streaming.arguments import parse_bytes
+
+    parse_bytes("it", text)
+
+
+def _time(text: str) -> None:
+    from pymc_streaming.arguments import parse_seconds
+
+    parse_seconds("it", text)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -161,8 +193,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _job(kind: Any, options: argparse.Namespace) -> Any:
     given = vars(options)
-    if options.resume and options.overwrite:
-        raise ArgumentError("--resume goes on and --overwrite begins anew: give one of them.")
     named = {
         name: given[name]
         for name in kind.__dataclass_fields__

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
-__all__ = ["one_or_all", "whole"]
+from pymc_streaming.errors import ArgumentError
+
+__all__ = ["checked", "one_or_all", "whole"]
+
+
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Text for which `check` raises no `ArgumentError`."""
+
+    def text_of(text: str) -> str:
+        try:
+            check(text)
+        except ArgumentError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return text_of
 
 
 def one_or_all(paths: list[str]) -> str | list[str]:

@@ -14,6 +14,7 @@ __all__ = [
     "one_of",
     "parse_bytes",
     "parse_seconds",
+    "place_and_function",
     "random_generator",
     "seed_or_drawn",
     "whole_number",
@@ -61,6 +62,16 @@ def parse_bytes(name: str, value: int | str) -> int:
         raise ArgumentError(f'{name} must be bytes, or words such as "64MB", found {value!r}.')
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def place_and_function(name: str, value: str) -> tuple[str, str]:
+    """The two halves of ``"MODULE:FUNCTION"`` or ``"FILE.py:FUNCTION"``."""
+    place, _, function = value.rpartition(":")
+    if not place or not function.isidentifier():
+        raise ArgumentError(
+            f"{name} must be MODULE:FUNCTION, such as clicks.py:model, found {value!r}."
+        )
+    return place, function
 
 
 def parse_seconds(name: str, value: str) -> float:

@@ -19,6 +19,7 @@ import pymc as pm
 import xarray as xr
 from pymc.variational.opvi import Approximation
 
+from pymc_streaming.arguments import place_and_function
 from pymc_streaming.diagnosis import Diagnosis
 from pymc_streaming.diagnosis.records import plain
 from pymc_streaming.errors import ArgumentError, OutputError, OutputExistsError
@@ -238,11 +239,7 @@ def _source(job: Job) -> IterableDataset:
 
 def _named(name: str, what: str) -> Callable[..., Any]:
     """The function that ``"MODULE:FUNCTION"`` or ``"FILE.py:FUNCTION"`` names."""
-    place, _, function = name.rpartition(":")
-    if not place or not function.isidentifier():
-        raise ArgumentError(
-            f"{what} must be MODULE:FUNCTION, such as clicks.py:model, found {name!r}."
-        )
+    place, function = place_and_function(what, name)
     try:
         if place.endswith(".py"):
             spec = importlib.util.spec_from_file_location(Path(place).stem, place)

@@ -149,13 +149,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fit.set_defaults(run=run)
 
 
-def _function(text: str) -> None:
-    place, _, function = text.rpartition(":")
-    if not place or not function.isidentifier():
-        raise ArgumentError(f"expected MODULE:FUNCTION, such as clicks.py:model, found {text!r}")
-
-
 # Imported when needed: the command can be interrupted from its first moment on.
+
+
+def _function(text: str) -> None:
+    from pymc_streaming.arguments import place_and_function
+
+    place_and_function("it", text)
 
 
 def _memory(text: str) -> None:

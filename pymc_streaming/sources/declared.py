@@ -99,16 +99,13 @@ def check_record_batch(content: memoryview, number: int, where: str) -> None:
 
 def body_of(content: memoryview, number: int) -> memoryview:
     """The bytes of a record batch that passed `check_record_batch`."""
-    (length,) = struct.unpack_from("<i", content, len(content) - 10)
-    footer = _root(content, len(content) - 10 - length)
-    place, header, nbytes = _block(content, footer, 3, number)
+    place, header, nbytes = _block(content, _footer(content), 3, number)
     return content[place + header : place + header + nbytes]
 
 
 def _buffer_sizes(content: memoryview, number: int) -> Iterator[int]:
     """Bytes of the compressed buffers of a record batch, and of the dictionaries, decompressed."""
-    (length,) = struct.unpack_from("<i", content, len(content) - 10)
-    footer = _root(content, len(content) - 10 - length)
+    footer = _footer(content)
     dictionaries = range(_vector(content, footer, 2)[1])
     wanted = [*((2, each) for each in dictionaries), (3, number)]
     for offset, header, _ in (_block(content, footer, *each) for each in wanted):
@@ -125,6 +122,12 @@ def _buffer_sizes(content: memoryview, number: int) -> Iterator[int]:
             if nbytes >= 8:
                 (size,) = struct.unpack_from("<q", content, offset + header + place)
                 yield nbytes if size == -1 else max(0, size)
+
+
+def _footer(content: memoryview) -> int:
+    """Where the table is that lists the messages; after it are its length and six letters."""
+    (length,) = struct.unpack_from("<i", content, len(content) - 10)
+    return _root(content, len(content) - 10 - length)
 
 
 # Tables of FlatBuffers: in front of each, how far back the list of its fields' places is.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,8 +48,6 @@ class FileFacts:
         The same footer, as Arrow reads it.
     group_rows : list of int
         Rows of each row group.
-    digest : str
-        A short hash of it.
     names : dict of str to int
         Places of the columns, by their paths in the schema.
 
@@ -62,7 +59,6 @@ class FileFacts:
 
     def __init__(self, content: Any, where: str) -> None:
         footer, whole = _footer(content)
-        self.digest = hashlib.sha256(footer).hexdigest()[:16]
         self.metadata = pq.read_metadata(pa.BufferReader(whole))
         schema = self.metadata.schema
         columns = [schema.column(number) for number in range(len(schema))]
@@ -79,12 +75,13 @@ class FileFacts:
 
     def leaves(self, names: Iterable[str]) -> list[str]:
         """Paths of the columns that hold the values of columns, of which some may be nested."""
-        return [
-            path
-            for path in self.names
-            for name in names
-            if path == name or (name not in self.names and path.startswith(f"{name}."))
-        ]
+        leaves: list[str] = []
+        for name in names:
+            if name in self.names:
+                leaves.append(name)
+            else:  # a nested one, of which there are few among thousands
+                leaves += [path for path in self.names if path.startswith(f"{name}.")]
+        return leaves
 
     def chunk(self, group: int, name: str) -> dict[str, int]:
         """What the footer says of a column of a row group; see `CHUNK`."""

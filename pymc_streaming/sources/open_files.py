@@ -63,7 +63,11 @@ class OpenFiles:
         content = file.filesystem.open_input_file(file.inner_path)
         facts = self._facts.get(file.path)
         if facts is None:
-            facts = self._facts[file.path] = FileFacts(content, file.path)
+            try:
+                facts = self._facts[file.path] = FileFacts(content, file.path)
+            except Exception:
+                content.close()
+                raise
             if len(self._facts) > _MAX_FOOTERS:
                 with suppress(KeyError):  # another thread was quicker
                     self._facts.pop(next(iter(tuple(self._facts))))

@@ -282,7 +282,7 @@ class ParquetSource(IterableDataset):
 
     @property
     def fingerprint(self) -> str:
-        """By the footers, and a sample of the bytes of each file."""
+        """By the row groups, and a sample of the bytes of each file, with the end of its footer."""
         samples = [digest_of_file(file) for file in self._files.values()]
         return digest_of([self._stored, *samples, self.categories, super().fingerprint])
 

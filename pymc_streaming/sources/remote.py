@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-__all__ = ["by_ranges", "failure_behind", "is_hub", "pinned", "version_of"]
+__all__ = ["by_ranges", "failure_behind", "pinned", "version_of"]
 
 # What file systems call what is another once a file has changed.
 _VERSIONS = (
@@ -32,7 +32,7 @@ class _ByRanges(pafs.FSSpecHandler):
 
     def open_input_file(self, path: str) -> pa.PythonFile:
         """Open a file of which ranges are read."""
-        if is_hub(self.fs):
+        if _is_hub(self.fs):
             return pa.PythonFile(_Watched(_hub_file(self.fs, path)), mode="r")
         try:
             opened = self.fs.open(path, mode="rb", cache_type="none")
@@ -46,7 +46,7 @@ _failures: deque[Exception] = deque(maxlen=32)
 
 
 class _Watched:
-    """A file whose failures are remembered."""
+    """A file that gives what it is asked for or fails, and whose failures are remembered."""
 
     def __init__(self, opened: Any) -> None:
         self._opened = opened
@@ -56,9 +56,10 @@ class _Watched:
             start = self._opened.tell()
             content = self._opened.read(n_bytes)
             size = getattr(self._opened, "size", None)
-            if size is not None and n_bytes > len(content) and start + len(content) < size:
+            expected = None if size is None or n_bytes < 0 else min(n_bytes, size - start)
+            if expected is not None and len(content) != expected:
                 raise ConnectionError(
-                    f"{n_bytes:,} bytes were asked for, and {len(content):,} came"
+                    f"{expected:,} bytes were asked for, and {len(content):,} came"
                 )
         except Exception as error:
             _failures.append(error)
@@ -80,7 +81,7 @@ def failure_behind(error: Exception) -> Exception | None:
     return None
 
 
-def is_hub(filesystem: Any) -> bool:
+def _is_hub(filesystem: Any) -> bool:
     """Whether a file system of fsspec is that of a Hugging Face hub."""
     return bool(filesystem.protocol == "hf")
 
@@ -105,10 +106,6 @@ def _hub_file(filesystem: Any, path: str) -> Any:
                 timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             )
             hf_raise_for_status(answer)
-            if len(answer.content) != end - start:
-                raise ConnectionError(
-                    f"{end - start:,} bytes were asked for, and {len(answer.content):,} came"
-                )
             return bytes(answer.content)
 
     return HubFile(filesystem, path, mode="rb", cache_type="none")
@@ -127,7 +124,7 @@ def pinned(filesystem: Any, root: str) -> str:
     FileNotFoundError
         If there is no such repository, or it has no such revision.
     """
-    if not is_hub(filesystem):
+    if not _is_hub(filesystem):
         return root
     from huggingface_hub import HfApi
 

@@ -290,6 +290,22 @@ def test_a_signal_waits_until_the_state_is_whole(tmp_path) -> None:
     assert outcome(again) == outcome(whole)
 
 
+def test_steps_that_were_never_finished_do_not_count_later(monkeypatch) -> None:
+    trainer = trainer_for()
+    run = StochasticFit.run
+
+    def interrupted(self: StochasticFit, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    trainer.fit(20)
+    monkeypatch.setattr(StochasticFit, "run", interrupted)
+    trainer.fit(40)
+    monkeypatch.setattr(StochasticFit, "run", run)
+    trainer.fit()
+    trainer.fit(10)
+    assert trainer._fits.steps.state().facts["settled"] == 20 + 10
+
+
 def test_an_error_in_the_data_saves_first(tmp_path, caplog) -> None:
     known = correlated_linear(2_000)
     broken = [True]

@@ -205,7 +205,7 @@ class ModelFits:
 
     def settle(self) -> None:
         """What was begun has come to its end: what follows begins anew from there."""
-        if self.steps is not None and self.steps.has_begun:
+        if self.steps is not None and self.steps.has_ended:  # others may be unfinished for good
             self.steps.settle()
         self._rounds = self._journal = None
 

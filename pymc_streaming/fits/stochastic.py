@@ -157,6 +157,11 @@ class StochasticFit:
         """Whether steps were begun that may not have come to their end."""
         return self._run is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all steps that were begun were taken, and they are not settled yet."""
+        return self._run is not None and self._run.done == self._run.n
+
     def begin(self, n: int) -> None:
         """`n` steps follow."""
         self._run = _Run(n, 0, 0, {})
